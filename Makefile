@@ -1,0 +1,52 @@
+# Needs python3.11 and make; every target sets up what it needs. PROFILE, CORES and PYTHON can be given on the command line.
+PYTHON ?= python3.11
+VENV ?= .venv
+PROFILE ?= micro
+CORES ?= all
+BIN := $(VENV)/bin
+SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) --config profile=$(PROFILE) --rerun-incomplete --quiet progress
+export OMP_NUM_THREADS := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup reproduce readme test lint format bench clean
+.DEFAULT_GOAL := help
+
+help:  ## show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready  ## make the virtual environment from requirements.lock
+
+# ms-vlmeval (VLMEvalKit) is installed without dependencies: it declares 28 packages that evaluation never imports.
+$(VENV)/.ready: requirements.lock pyproject.toml envs/torchvision_cpu_shim.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ms-vlmeval==0.0.20 -e .
+	site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	cp envs/torchvision_cpu_shim.py "$$site/" && echo 'import torchvision_cpu_shim' > "$$site/torchvision_cpu_shim.pth"
+	touch $@
+
+reproduce: setup  ## train and evaluate all arms, write results/PROFILE/report/
+	$(SNAKEMAKE) reproduce_all
+	@echo "report: results/$(PROFILE)/report/index.html"
+
+readme: reproduce  ## put the measured table into README.md
+	$(SNAKEMAKE) readme
+
+test: setup  ## run all tests, the smoke profile end to end among them
+	$(BIN)/python -m pytest
+
+lint: setup  ## ruff and the workflow's linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile reproduce/rules
+
+format: setup  ## reformat the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile reproduce/rules
+
+bench: setup  ## speed against TRL, as ratios measured side by side
+	$(BIN)/python -m pytest bench --benchmark-only
+
+clean:  ## remove results and checkpoints (not the environment)
+	rm -rf results checkpoints .snakemake

@@ -1,0 +1,51 @@
+# One command for all arms: snakemake --cores all reproduce_all [--config profile=smoke|micro|paper]
+import sys
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+from lmmr1.types import UserError
+from reproduce.plan import Plan, alternatives
+
+try:
+    plan = Plan.load(config)
+except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+RUN = plan.results("{arm}", "{seed}")
+REPORT = plan.results("report")
+PYTHON = f"OMP_NUM_THREADS=1 {sys.executable} -m"  # one thread per process: two busy ones on two cores are 3-8 times slower
+
+
+wildcard_constraints:
+    arm=alternatives(plan.arms),
+    seed=r"\d+",
+    stage=alternatives(plan.stages),
+    benchmark=alternatives(plan.benchmarks),
+
+
+localrules:
+    reproduce_all,
+    resolve_config,
+    adopt,
+
+
+include: "reproduce/rules/data.smk"
+include: "reproduce/rules/train.smk"
+include: "reproduce/rules/eval.smk"
+include: "reproduce/rules/report.smk"
+
+
+rule reproduce_all:
+    default_target: True
+    input:
+        # the edge files of every run are targets, so a crashed stage can never hide behind an old report
+        plan.runs(plan.arms, "manifest.json"),
+        plan.records(plan.arms),
+        [plan.results(arm, "scores.csv") for arm in plan.arms],
+        f"{REPORT}/index.html",

@@ -1,0 +1,1 @@
+"""Evaluation: text benchmarks through lm-eval, multimodal ones through VLMEvalKit, one record format for both."""

@@ -1,0 +1,146 @@
+"""Answers in batches: problems sorted by length, generated, put back into order."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+from tqdm import tqdm
+
+from lmmr1.config import SamplingConfig
+from lmmr1.types import Rollout, Sample, UserError
+
+MAX_PROMPT_TOKENS = 32768
+"""Longer prompts are an error. Benchmarks have none; the limit stops a run before the memory does."""
+
+TOKEN_BUDGET = 2**19
+"""Tokens of a batch, completions included: 19 GB of keys and values for Qwen2.5-VL-3B in bf16."""
+
+PIXELS_PER_TOKEN = 28 * 28
+"""Qwen2.5-VL: 14 x 14 pixels a patch, 2 x 2 patches a token."""
+
+
+class Engine(Protocol):
+    """What the harnesses need of `lmmr1.rollout.HFEngine`."""
+
+    def generate(
+        self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
+    ) -> list[tuple[Rollout, ...]]:
+        """P samples in, P tuples of G rollouts out, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalModel:
+    """A loaded model as the harnesses see it: an engine, and what a protocol records about it."""
+
+    engine: Engine
+    render: Callable[[Sample], str]
+    """The prompt as text, chat template applied."""
+    backend: str
+    dtype: str
+    min_pixels: int | None
+    max_pixels: int | None
+
+
+def load_model(source: str, revision: str | None = None) -> EvalModel:
+    """Load a checkpoint folder or Hub id for greedy decoding. Raises UserError where it is neither."""
+    from lmmr1.policy import load_policy
+    from lmmr1.rollout import HFEngine
+
+    policy = load_policy(source, revision=revision)
+    size = policy.processor.image_processor.size
+    return EvalModel(
+        engine=HFEngine(policy),
+        render=policy.render,
+        backend=f"{HFEngine.__name__}/{policy.device.type}",
+        dtype=str(policy.model.dtype).removeprefix("torch."),
+        min_pixels=size.get("shortest_edge"),
+        max_pixels=size.get("longest_edge"),
+    )
+
+
+def greedy(max_new_tokens: int) -> SamplingConfig:
+    """Greedy decoding of at most `max_new_tokens` tokens."""
+    return SamplingConfig(temperature=0, max_completion_length=max_new_tokens, max_prompt_length=MAX_PROMPT_TOKENS)
+
+
+def generate_all(
+    engine: Engine, samples: Sequence[Sample], sampling: SamplingConfig, batch_size: int, max_pixels: int | None = None
+) -> list[Rollout]:
+    """One rollout per sample, in the order of `samples`.
+
+    Batches hold at most `batch_size` samples of similar length and at most TOKEN_BUDGET tokens (estimated: images by
+    their size, capped at `max_pixels`; text by its bytes). A progress bar is shown on a terminal.
+    Raises ValueError where the engine returns another number of rollouts, and whatever the engine raises.
+    """
+    sizes = [prompt_size(sample, max_pixels) for sample in samples]
+    order = sorted(range(len(samples)), key=lambda i: (-sizes[i], i))
+    rollouts: dict[int, Rollout] = {}
+    with tqdm(total=len(samples), desc="answers", unit="sample", file=sys.__stderr__, disable=None) as bar:
+        for batch in _batches(order, sizes, batch_size, sampling.max_completion_length):
+            groups = engine.generate([samples[i] for i in batch], sampling, 1, (0,))
+            for i, (rollout,) in zip(batch, groups, strict=True):
+                rollouts[i] = dataclasses.replace(rollout, text=encodable(rollout.text))
+            bar.update(len(batch))
+    return [rollouts[i] for i in range(len(samples))]
+
+
+def _batches(order: list[int], sizes: list[int], batch_size: int, completion: int) -> Iterator[list[int]]:
+    """Cut `order` (longest first) into batches; every row of a batch costs as much as its longest."""
+    start = 0
+    while start < len(order):
+        rows = TOKEN_BUDGET // (sizes[order[start]] + completion)
+        stop = start + max(1, min(batch_size, rows))
+        yield order[start:stop]
+        start = stop
+
+
+def prompt_size(sample: Sample, max_pixels: int | None) -> int:
+    """About how many tokens a prompt has, never too few for text: bytes of its text plus tokens of its images.
+
+    Raises UserError where an image cannot be read.
+    """
+    text = "".join(_text_of(message["content"]) for message in sample.messages)
+    return len(text.encode("utf-8", "replace")) + sum(_visual(path, max_pixels) for path in sample.images)
+
+
+def _text_of(content: str | list[dict[str, str]]) -> str:
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _visual(path: Path, max_pixels: int | None) -> int:
+    try:
+        with Image.open(path) as image:
+            pixels = image.width * image.height
+    except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+        raise UserError(f"image {path} cannot be read ({e}); replace the file or drop its row") from None
+    return min(pixels, max_pixels or pixels) // PIXELS_PER_TOKEN + 1
+
+
+def encodable(text: str) -> str:
+    """`text` with lone surrogates replaced: they cannot be written as UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def prompt_sha256(rendered: str, image_sha256: str = "") -> str:
+    """sha256 of one rendered prompt and its image's hash, as hex digits."""
+    return hashlib.sha256(f"{image_sha256}\n{encodable(rendered)}".encode()).hexdigest()
+
+
+def overall_sha256(hashes: Iterable[str]) -> str:
+    """sha256 (16 hex digits) over prompt hashes, in order."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def console_to(path: Path) -> Iterator[None]:
+    """Send what is printed meanwhile to `path`: the harnesses draw their progress bars into any log."""
+    with path.open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        yield

@@ -1,0 +1,85 @@
+"""EvalRecord: one number with the protocol that made it. JSON in, JSON out; imports nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lmmr1.types import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """Everything about a measurement but the checkpoint. Two records with different hashes are not comparable."""
+
+    harness: str
+    harness_version: str
+    task: str
+    task_version: str
+    prompt: str
+    """Name of the prompt style; `none` sends the question alone."""
+    prompt_hash: str
+    """sha256 (16 hex digits) over all rendered prompts in order."""
+    decoding: dict[str, Any]
+    """temperature, max_new_tokens, ..."""
+    backend: str
+    dtype: str
+    min_pixels: int | None
+    max_pixels: int | None
+    judge: str | None
+    scorer: str
+    scorer_version: str
+    aggregation: str
+    data_sha256: str
+    """sha256 (16 hex digits) of the benchmark file that was read."""
+
+    @property
+    def hash(self) -> str:
+        """First 12 hex digits of the sha256 of all fields."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRecord:
+    """A value in [0, 1] with its binomial or macro standard error and what it was measured on."""
+
+    benchmark: str
+    subset: str
+    """`all`, or the name of a category."""
+    metric: str
+    value: float
+    stderr: float
+    n: int
+    checkpoint: str
+    """Key of the manifest, or a hash of the weights for a model given by path."""
+    protocol: Protocol
+    samples: str
+    """File with the per-sample records, relative to the record file."""
+
+
+def write_records(path: Path, records: list[EvalRecord]) -> None:
+    """Write `path` as JSON: a list of records, each with its protocol and protocol hash. Atomic (rename)."""
+    rows = [{**asdict(r), "protocol_hash": r.protocol.hash} for r in records]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_records(path: Path) -> list[EvalRecord]:
+    """Read what `write_records` wrote. Raises UserError on a missing or malformed file."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            EvalRecord(
+                **{k: v for k, v in row.items() if k != "protocol_hash"} | {"protocol": Protocol(**row["protocol"])}
+            )
+            for row in rows
+        ]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such record file; run the evaluation first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
+        raise UserError(f"{path}: not a record file ({e}); delete it and run the evaluation again") from None

@@ -1,0 +1,123 @@
+"""Settings of a training stage, with TRL's names. Torch-free, so that building the workflow stays instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lmmr1.types import UserError
+
+
+class Settings(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SamplingConfig(Settings):
+    """How completions are drawn."""
+
+    temperature: float = Field(1.0, ge=0)
+    """0 is greedy (evaluation only)."""
+    max_completion_length: int = Field(64, gt=0)
+    """Tokens, the end token included."""
+    max_prompt_length: int = Field(1024, gt=0)
+    """Tokens, visual tokens included; a longer prompt is an error, never cut."""
+
+
+class RewardConfig(Settings):
+    """Weights of the rule-based reward (paper section 3.2: accuracy + 0.5 format)."""
+
+    kind: Literal["rule", "random"] = "rule"
+    """`random` pays Bernoulli(0.5) whatever the answer: the control that must not gain."""
+    accuracy_weight: float = 1.0
+    format_weight: float = 0.5
+
+
+class LossConfig(Settings):
+    """The clipped surrogate and its regularisers."""
+
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "seq_mean"] = "dapo"
+    epsilon: float = Field(0.2, gt=0)
+    epsilon_high: float | None = None
+    """Upper clip range; None means `epsilon`."""
+    beta: float = Field(0.0, ge=0)
+    """Weight of the KL term towards the checkpoint that the stage started from; 0 loads no reference."""
+    kl_estimator: Literal["k1", "k3"] = "k3"
+    kl_in_reward: bool = False
+    """True puts -beta * k1 into the per-token reward (the authors' scripts), False puts the KL into the loss."""
+    mask_truncated_completions: bool = False
+
+
+class TrainConfig(Settings):
+    """One stage of training. `seed` fixes data order, sampling and everything else."""
+
+    seed: int = 0
+    max_steps: int = Field(60, gt=0)
+    """Rollout batches."""
+    num_prompts: int = Field(16, gt=0)
+    """P, prompts per rollout batch."""
+    num_generations: int = Field(8, gt=0)
+    """G, completions per prompt."""
+    num_iterations: int = Field(1, gt=0)
+    """Passes over a rollout batch."""
+    num_minibatches: int = Field(1, gt=0)
+    """Optimizer steps per pass; must divide `num_prompts`."""
+    advantage: Literal["group_norm", "group_mean", "rloo", "reinforce_baseline"] = "group_norm"
+    learning_rate: float = Field(3e-4, gt=0)
+    warmup_steps: int = Field(5, ge=0)
+    lr_scheduler_type: Literal["constant", "cosine"] = "constant"
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    weight_decay: float = 0.0
+    max_grad_norm: float = Field(1.0, gt=0)
+    freeze_vision: bool = False
+    save_steps: int = Field(20, gt=0)
+    """Steps between resumable checkpoints."""
+    sampling: SamplingConfig = SamplingConfig()
+    reward: RewardConfig = RewardConfig()
+    loss: LossConfig = LossConfig()
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse combinations that cannot train. Raises ValueError."""
+        if self.num_prompts % self.num_minibatches:
+            raise ValueError(f"num_minibatches {self.num_minibatches} does not divide num_prompts {self.num_prompts}")
+        if self.num_generations < 2:
+            raise ValueError(
+                f"num_generations {self.num_generations}: advantage {self.advantage!r} compares samples of a group, give at least 2"
+            )
+        if self.sampling.temperature == 0:
+            raise ValueError(
+                "sampling.temperature 0: greedy samples of a group are all equal, give a temperature above 0"
+            )
+
+
+def parse_settings(kind: type[Settings], values: dict[str, Any], where: str) -> Any:
+    """`kind(**values)`, with a readable UserError that names `where`, the key, the value and what is allowed."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as e:
+        first = e.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            model: Any = kind
+            for part in first["loc"][:-1]:
+                model = model.model_fields[part].annotation
+            raise UserError(f"{where}: unknown key {key!r}; allowed: {', '.join(model.model_fields)}") from None
+        raise UserError(f"{where}: {key + ': ' if key else ''}{first['msg']} (got {first['input']!r:.80})") from None
+
+
+def load_train_config(path: Path) -> TrainConfig:
+    """Read a YAML file. Raises UserError on a missing file, bad YAML, unknown keys or bad values."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: not a YAML file: {' '.join(str(e).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected settings as `key: value` lines, got {type(values).__name__}")
+    return parse_settings(TrainConfig, values, str(path))

@@ -1,0 +1,118 @@
+"""JSONL files to samples, checked line by line before any compute is spent; batches that resume without state."""
+
+from __future__ import annotations
+
+import ast
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from lmmr1.types import Sample, UserError
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Read prompts: one JSON object per line with `id`, `messages` (or `message`, a stringified list), `answer`.
+
+    Image items name a file relative to the folder of `path`. Every image is opened and verified.
+    Raises UserError, naming file and line, for a missing or empty file, bytes that are not UTF-8, a line that is not
+    JSON, a missing field, a repeated id or an unreadable image.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path}: no such data file") from None
+    samples, seen = [], set()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        sample = _parse_line(line, f"{path}, line {number}", path.parent)
+        if sample.id in seen:
+            raise UserError(f"{path}, line {number}: id {sample.id!r} stands twice; ids must be unique")
+        seen.add(sample.id)
+        samples.append(sample)
+    if not samples:
+        raise UserError(f"{path}: the file is empty; expected one JSON object per line")
+    return samples
+
+
+def _parse_line(line: bytes, where: str, folder: Path) -> Sample:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as e:
+        raise UserError(f"{where}: not UTF-8 (byte {e.start})") from None
+    except json.JSONDecodeError as e:
+        raise UserError(f"{where}: not JSON, is the file truncated? ({e.msg} at column {e.colno})") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected an object, got {type(row).__name__}")
+    messages = _messages(row, where)
+    if not str(row.get("answer", "")).strip():
+        raise UserError(f"{where}: `answer` is missing or empty; a sample without a gold answer cannot be rewarded")
+    images = tuple(_image(item, where, folder) for m in messages for item in _image_items(m))
+    return Sample(
+        str(row.get("id", where.rsplit(" ", 1)[1])), messages, images, str(row["answer"]), str(row.get("source", ""))
+    )
+
+
+def _messages(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """`messages`, or the released data's `message`: a stringified list, JSON or a Python literal (never evaluated)."""
+    messages = row.get("messages", row.get("message"))
+    if isinstance(messages, str):
+        try:
+            messages = json.loads(messages)
+        except json.JSONDecodeError:
+            try:
+                messages = ast.literal_eval(messages)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                raise UserError(f"{where}: `message` is neither JSON nor a literal list of chat messages") from None
+    good = (
+        isinstance(messages, list)
+        and messages
+        and all(
+            isinstance(m, dict)
+            and m.get("role") in ("system", "user", "assistant")
+            and isinstance(m.get("content"), (str, list))
+            for m in messages
+        )
+    )
+    if not good:
+        raise UserError(f"{where}: `messages` must be a non-empty list of {{role: system|user|assistant, content}}")
+    return messages
+
+
+def _image_items(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message["content"]
+    return [item for item in content if item.get("type") == "image"] if isinstance(content, list) else []
+
+
+def _image(item: dict[str, Any], where: str, folder: Path) -> Path:
+    file = folder / str(item.get("image", ""))
+    try:
+        with Image.open(file) as image:
+            image.verify()
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as e:
+        raise UserError(f"{where}: image {file} cannot be read ({e})") from None
+    return file
+
+
+def prompt_batches(
+    samples: list[Sample], num_prompts: int, seed: int, start: int, stop: int
+) -> Iterator[tuple[int, tuple[Sample, ...]]]:
+    """Yield (step, P samples) for steps start+1 .. stop. Stateless: a resumed run sees the batches it would have seen.
+
+    Every epoch is one permutation drawn from (seed, epoch); a batch may span two epochs.
+    """
+    order: dict[int, list[int]] = {}
+
+    def index(position: int) -> int:
+        epoch, offset = divmod(position, len(samples))
+        if epoch not in order:
+            order[epoch] = random.Random(f"{seed}-{epoch}").sample(range(len(samples)), len(samples))
+        return order[epoch][offset]
+
+    for step in range(start + 1, stop + 1):
+        first = (step - 1) * num_prompts
+        yield step, tuple(samples[index(first + i)] for i in range(num_prompts))

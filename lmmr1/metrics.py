@@ -1,0 +1,64 @@
+"""What a rollout batch looked like, under TRL's metric names (see the glossary in docs/metrics.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lmmr1.advantages import zero_variance
+from lmmr1.batch import rewards_of
+from lmmr1.types import Batch, ScoredGroup
+
+LOGGED_PROMPTS, LOGGED_SAMPLES = 1, 2
+"""Completions kept per step for people to read: the first prompts and their first samples."""
+
+
+def step_metrics(groups: Sequence[ScoredGroup], batch: Batch) -> dict[str, float]:
+    """Rewards, lengths (tokens) and their spread over the N completions of one rollout batch."""
+    rewards, parts = rewards_of(groups), [r for g in groups for r in g.rewards]
+    rollouts = [r for g in groups for r in g.rollouts]
+    lengths = batch.completion_mask.sum(1).float()
+    ended = [len(r.token_ids) for r in rollouts if r.finish == "stop"]
+    return {
+        "reward": rewards.mean().item(),
+        "reward_std": rewards.std(1).mean().item(),
+        "frac_reward_zero_std": zero_variance(rewards).float().mean().item(),
+        "rewards/accuracy/mean": sum(p.accuracy for p in parts) / len(parts),
+        "rewards/format/mean": sum(p.format for p in parts) / len(parts),
+        "rewards/refused": sum(p.note == "refused" for p in parts),
+        "rewards/timeouts": sum(p.note == "timeout" for p in parts),
+        "completions/mean_length": lengths.mean().item(),
+        "completions/max_length": lengths.max().item(),
+        "completions/min_length": lengths.min().item(),
+        "completions/clipped_ratio": sum(r.finish == "length" for r in rollouts) / len(rollouts),
+        "completions/mean_terminated_length": sum(ended) / max(len(ended), 1),
+    }
+
+
+def completion_rows(step: int, groups: Sequence[ScoredGroup], batch: Batch) -> Iterator[dict[str, Any]]:
+    """A few completions with their rewards and (first-token) advantages, as JSON-ready rows."""
+    for p, group in enumerate(groups[:LOGGED_PROMPTS]):
+        for g in range(min(LOGGED_SAMPLES, len(group.rollouts))):
+            reward, rollout = group.rewards[g], group.rollouts[g]
+            yield {
+                "step": step,
+                "sample_id": group.sample.id,
+                "prompt": prompt_text(group),
+                "completion": rollout.text,
+                "answer": group.sample.answer,
+                "reward": reward.total,
+                "accuracy": reward.accuracy,
+                "format": reward.format,
+                "note": reward.note,
+                "advantage": batch.advantages[p * batch.num_generations + g, 0].item(),
+            }
+
+
+def prompt_text(group: ScoredGroup) -> str:
+    """The words of the user's turns, images shown as [image]."""
+    parts = []
+    for message in group.sample.messages:
+        content = message["content"]
+        items = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts += [item.get("text", "") if item["type"] == "text" else "[image]" for item in items]
+    return " ".join(parts)

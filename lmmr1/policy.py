@@ -1,0 +1,217 @@
+"""The model and its processor: loading, encoding prompts, and the one forward over unique prompts that all else shares."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+from lmmr1.types import Sample, UserError
+
+
+@dataclass
+class Policy:
+    """A Qwen2.5-VL-architecture model with its processor.
+
+    `version` counts optimizer steps: a prompt forward is shared by sampler and learner only while it stands still.
+    """
+
+    model: Any
+    processor: Any
+    source: str
+    version: int = 0
+    _shared: tuple[tuple[Any, ...], Prefix] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def pad_id(self) -> int:
+        """Token that fills rows up."""
+        return self.processor.tokenizer.pad_token_id
+
+    @property
+    def eos_id(self) -> int:
+        """Token that ends a completion."""
+        return self.processor.tokenizer.eos_token_id
+
+    @property
+    def head(self) -> torch.Tensor:
+        """(V, H) output embedding."""
+        return self.model.lm_head.weight
+
+    def render(self, sample: Sample) -> str:
+        """The prompt as text: the chat template with the generation prompt."""
+        return self.processor.apply_chat_template(sample.messages, add_generation_prompt=True, tokenize=False)
+
+    def encode(self, samples: Sequence[Sample], max_prompt_length: int) -> dict[str, torch.Tensor]:
+        """Processor output for P prompts, left-padded: input_ids (P, T), attention_mask (P, T), pixel_values, ...
+
+        Raises UserError where a prompt is longer than `max_prompt_length` tokens or its images and marks do not match.
+        """
+        texts, images = [self.render(s) for s in samples], []
+        token = self.processor.image_token
+        for sample, text in zip(samples, texts, strict=True):
+            if text.count(token) != len(sample.images):
+                raise UserError(
+                    f"sample {sample.id!r}: {len(sample.images)} images but {text.count(token)} {token} marks in its prompt"
+                )
+            images += [open_image(path) for path in sample.images]
+        batch = self.processor(
+            text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
+        )
+        lengths = batch["attention_mask"].sum(1)
+        if int(lengths.max()) > max_prompt_length:
+            worst = int(lengths.argmax())
+            raise UserError(
+                f"sample {samples[worst].id!r}: prompt of {int(lengths[worst])} tokens is longer than max_prompt_length "
+                f"{max_prompt_length}; raise the limit, shorten the prompt or lower the processor's max_pixels"
+            )
+        return {k: v.to(self.device) for k, v in batch.items()}
+
+    def prefix(self, samples: Sequence[Sample], max_prompt_length: int, grad: bool) -> Prefix:
+        """Forward over P unique prompts. With `grad`, the same prompts at the same version are computed only once."""
+        tag = (tuple(s.id for s in samples), self.version, max_prompt_length)
+        if grad and self._shared and self._shared[0] == tag:
+            return self._shared[1]
+        with torch.set_grad_enabled(grad):
+            prefix = Prefix.forward(self.model, self.encode(samples, max_prompt_length))
+        self._shared = (tag, prefix) if grad else None
+        return prefix
+
+    def stepped(self) -> None:
+        """Tell the policy that its weights changed."""
+        self.version += 1
+        self._shared = None
+
+
+@dataclass
+class Prefix:
+    """Keys and values of P prompts for every layer, the hidden state that predicts the first completion token, and the
+    leaves at which the learner's backward passes stop until `backward` pushes their gradients through prompt and vision."""
+
+    kv: list[tuple[torch.Tensor, torch.Tensor]]
+    """Per layer keys and values, (P, KV heads, T, head dim)."""
+    last: torch.Tensor
+    """(P, H)"""
+    mask: torch.Tensor
+    """(P, T) 1 at real tokens, left-padded."""
+    next_position: torch.Tensor
+    """(P,) M-RoPE position of the first completion token: largest position of the prompt + 1, in all three components."""
+    kv_leaves: list[tuple[torch.Tensor, torch.Tensor]]
+    last_leaf: torch.Tensor
+
+    @classmethod
+    def forward(cls, model: Any, batch: dict[str, torch.Tensor]) -> Prefix:
+        """One forward of the Hugging Face model: vision tower, image merge, 3-D M-RoPE and padding are all its own."""
+        mask = batch["attention_mask"]
+        if "image_grid_thw" in batch:
+            keys = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+            positions, _ = model.model.get_rope_index(**{k: batch[k] for k in keys})
+        else:
+            positions = (mask.cumsum(-1) - 1).clamp(min=0).expand(3, -1, -1)
+        out = model.model(**batch, position_ids=positions, use_cache=True)
+        kv = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
+        last = out.last_hidden_state[:, -1]
+        leaves = [(k.detach().requires_grad_(), v.detach().requires_grad_()) for k, v in kv]
+        next_position = positions.masked_fill(mask[None] == 0, 0).amax((0, 2)) + 1
+        return cls(kv, last, mask, next_position, leaves, last.detach().requires_grad_())
+
+    def padding(self, row: int) -> int:
+        """Padding tokens before prompt `row`."""
+        return int(self.mask.size(1) - self.mask[row].sum())
+
+    def backward(self) -> None:
+        """Push the gradients collected at the leaves through the prompts, once for all groups."""
+        pairs = [
+            (o, leaf.grad)
+            for layer, leaves in zip(self.kv, self.kv_leaves, strict=True)
+            for o, leaf in zip(layer, leaves, strict=True)
+        ]
+        pairs = [p for p in [*pairs, (self.last, self.last_leaf.grad)] if p[1] is not None and p[0].requires_grad]
+        if pairs:
+            torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs])
+
+
+def open_image(path: Path) -> Image.Image:
+    """An RGB image. Raises UserError with the path where it cannot be decoded."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+        raise UserError(f"image {path} cannot be read ({e}); replace the file or drop its sample") from None
+
+
+def load_policy(
+    source: str,
+    revision: str | None = None,
+    trainable: bool = False,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+) -> Policy:
+    """Load a checkpoint folder or a Hub id. Raises UserError where it is neither, or an architecture we cannot train.
+
+    fp32 on CPU, and fp32 for training everywhere (a bf16 weight does not move at lr 1e-6); bf16 for inference on a GPU.
+    """
+    folder = Path(source)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise UserError(
+            f"{source}: not a checkpoint folder, it has no config.json; give a folder in Hugging Face format"
+        )
+    if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/"))):
+        raise UserError(f"{source}: no such checkpoint folder, and not a Hub id of the form owner/name")
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device == "cuda" and not trainable else torch.float32
+    try:
+        processor = AutoProcessor.from_pretrained(source, revision=revision)
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, revision=revision, dtype=dtype, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError) as e:
+        raise UserError(
+            f"{source}: cannot be loaded as an image-text-to-text checkpoint: {' '.join(str(e).split())[:300]}"
+        ) from None
+    pixels = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    size = dict(processor.image_processor.size) | {k: v for k, v in pixels.items() if v}
+    processor.image_processor.size = size
+    check_supported(model, source)
+    use_linear_patch_embedding(model)
+    return Policy(model.to(device).train(trainable), processor, source)
+
+
+def check_supported(model: Any, source: str) -> None:
+    """Raise UserError unless the text layers are those that `suffix.py` computes: full attention, SiLU, no dropout."""
+    config = model.config.get_text_config()
+    found = {
+        "layer_types": set(getattr(config, "layer_types", None) or ["full_attention"]),
+        "hidden_act": config.hidden_act,
+        "attention_dropout": config.attention_dropout,
+        "model_type": model.config.model_type,
+    }
+    wanted = {
+        "layer_types": {"full_attention"},
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "model_type": "qwen2_5_vl",
+    }
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise UserError(f"{source}: {key} is {found[key]!r}; this core computes {value!r} only")
+
+
+def use_linear_patch_embedding(model: Any) -> None:
+    """Replace the patch embedding's Conv3d (kernel = stride) by the equal matrix product: 9 times faster on CPU."""
+    patch = model.model.visual.patch_embed
+    patch.forward = lambda pixels: F.linear(pixels.to(patch.proj.weight.dtype), patch.proj.weight.flatten(1))

@@ -1,0 +1,127 @@
+"""Sampling: prompts are computed once per group, completions by a hand-written decode loop on a preallocated cache.
+
+Every row draws from its own pre-drawn uniforms, so a sample does not depend on when its neighbours finish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch.nn import functional as F
+
+from lmmr1.config import SamplingConfig
+from lmmr1.policy import Policy, Prefix
+from lmmr1.suffix import TextWeights, decode_step, rope_tables
+from lmmr1.types import Rollout, Sample
+
+COMPACT_EVERY = 8
+"""Finished rows leave the batch once they are an eighth of it: copying the cache costs about as much as one step."""
+
+
+class Engine(Protocol):
+    """Anything that samples completions with log-probabilities."""
+
+    def generate(
+        self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
+    ) -> list[tuple[Rollout, ...]]:
+        """P samples in, P tuples of G rollouts out, in order."""
+
+
+class HFEngine:
+    """Samples from the very weights that are trained: nothing to copy, and its log-probabilities are the learner's."""
+
+    def __init__(self, policy: Policy, share_prefix: bool = False) -> None:
+        """`share_prefix` keeps the prompts' graph for the learner, which then need not compute them again."""
+        self.policy, self.share_prefix = policy, share_prefix
+
+    def generate(
+        self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
+    ) -> list[tuple[Rollout, ...]]:
+        """Sample G completions per prompt; temperature 0 is greedy. The same seed gives the same completions."""
+        policy, g = self.policy, num_generations
+        prefix = policy.prefix(samples, sampling.max_prompt_length, grad=self.share_prefix)
+        generator = torch.Generator().manual_seed(hash(tuple(seed)) % 2**63)
+        uniforms = torch.rand(len(samples) * g, sampling.max_completion_length, generator=generator)
+        with torch.inference_mode():
+            ids, lengths, logprobs = _decode(policy, prefix, g, uniforms.to(policy.device), sampling.temperature)
+        rows = zip(ids.tolist(), lengths.tolist(), logprobs.tolist(), strict=True)
+        rollouts = [self._rollout(samples[i // g].id, row[:n], lp[:n]) for i, (row, n, lp) in enumerate(rows)]
+        return [tuple(rollouts[i : i + g]) for i in range(0, len(rollouts), g)]
+
+    def _rollout(self, sample_id: str, ids: list[int], logprobs: list[float]) -> Rollout:
+        text = self.policy.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        finish = "stop" if ids[-1] == self.policy.eos_id else "length"
+        return Rollout(sample_id, tuple(ids), tuple(logprobs), text, finish)
+
+
+def _decode(
+    policy: Policy, prefix: Prefix, g: int, uniforms: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(N, C) uniforms in; ids (N, C), lengths (N,) with the end token, fp32 log-probabilities (N, C) out."""
+    w, (n, capacity), prompt = TextWeights.of(policy.model, grad=False), uniforms.shape, prefix.mask.size(1)
+    keys, values = (_expand([kv[i] for kv in prefix.kv], g, capacity) for i in (0, 1))
+    bias = None
+    if not bool(prefix.mask.all()):
+        hidden_prompt = F.pad(prefix.mask == 0, (0, capacity)).repeat_interleave(g, 0)
+        bias = torch.zeros(hidden_prompt.shape, device=policy.device).masked_fill(hidden_prompt, float("-inf"))[
+            :, None, None
+        ]
+    cos, sin = (t.repeat_interleave(g, 0) for t in rope_tables(policy.model, prefix.next_position, capacity))
+    ids, logprobs = (
+        torch.full((n, capacity), policy.pad_id, device=policy.device),
+        torch.zeros(n, capacity, device=policy.device),
+    )
+    lengths, live = torch.full((n,), capacity, device=policy.device), torch.arange(n, device=policy.device)
+    done = torch.zeros(n, dtype=torch.bool, device=policy.device)
+    hidden = prefix.last.detach().repeat_interleave(g, 0)
+    for i in range(capacity):
+        tokens, logprob = sample_tokens(F.linear(hidden, policy.head), uniforms[:, i], temperature)
+        ids[live, i], logprobs[live, i] = tokens, logprob
+        ended = (tokens == policy.eos_id) & ~done
+        lengths[live[ended]] = i + 1
+        done = done | ended
+        if bool(done.all()) or i == capacity - 1:
+            break
+        if int(done.sum()) * COMPACT_EVERY >= done.numel():
+            keep = (~done).nonzero()[:, 0]
+            live, tokens, uniforms, cos, sin, done = (t[keep] for t in (live, tokens, uniforms, cos, sin, done))
+            keys, values = keys[:, keep], values[:, keep]
+            bias = None if bias is None else bias[keep]
+        hidden = decode_step(w, tokens, keys, values, prompt + i + 1, bias, cos[:, i, None], sin[:, i, None])
+    return ids, lengths, logprobs
+
+
+def _expand(per_layer: list[torch.Tensor], g: int, capacity: int) -> torch.Tensor:
+    """Keys (or values) of P prompts, copied for G rows each into a cache (layers, N, KV heads, T + capacity, head dim)."""
+    p, kv, length, dim = per_layer[0].shape
+    cache = per_layer[0].new_zeros(len(per_layer), p, g, kv, length + capacity, dim)
+    for index, layer in enumerate(per_layer):
+        cache[index, ..., :length, :] = layer.detach()[:, None]
+    return cache.view(len(per_layer), p * g, kv, length + capacity, dim)
+
+
+def sample_tokens(
+    logits: torch.Tensor, uniforms: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token per row by inverting the cumulative distribution in fp32.
+
+    Args:
+        logits: (n, V).
+        uniforms: (n,) in [0, 1).
+        temperature: 0 takes the largest logit and reports its log-probability at temperature 1.
+
+    Returns:
+        (n,) tokens and (n,) fp32 log-probabilities, in nats.
+    """
+    if temperature == 0:
+        logprobs = torch.log_softmax(logits.float(), -1)
+        tokens = logits.argmax(-1, keepdim=True)
+        return tokens[:, 0], logprobs.gather(1, tokens)[:, 0]
+    logprobs = torch.log_softmax(logits.float() / temperature, -1)
+    cumulative = logprobs.exp().cumsum(-1)
+    tokens = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True).clamp_(
+        max=logits.size(1) - 1
+    )
+    return tokens[:, 0], logprobs.gather(1, tokens)[:, 0]

@@ -1,0 +1,204 @@
+"""Checkpoints: content-addressed, resumable, never overwritten in place.
+
+checkpoints/{key}/final/      the finished model in Hugging Face format
+checkpoints/{key}/resume/     step-N folders with weights, optimizer state and the log's length; the newest good one counts
+checkpoints/{key}/steps.jsonl, completions.jsonl, timings.jsonl    what the run wrote so far
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lmmr1 import NUMERICS
+from lmmr1.config import TrainConfig
+from lmmr1.policy import Policy
+from lmmr1.types import Manifest, UserError
+
+LOGS = ("steps.jsonl", "completions.jsonl", "timings.jsonl")
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""What AdamW keeps per parameter; `step` differs between parameters where a step left some without gradient."""
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def sha256_weights(folder: Path) -> str:
+    """Hex sha256 over the names and contents of a checkpoint's safetensors files. Raises UserError without any."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder}: not a checkpoint folder, it holds no .safetensors file")
+    return hashlib.sha256("".join(f.name + sha256_file(f) for f in files).encode()).hexdigest()
+
+
+def run_key(cfg: TrainConfig, parent_key: str, data_sha256: str) -> str:
+    """16 hex digits that name a run by everything that decides its numbers."""
+    facts = {"config": cfg.model_dump(), "parent": parent_key, "data": data_sha256, "numerics": NUMERICS}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write through a temporary file, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Raises UserError where the file is missing or not a manifest."""
+    try:
+        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such manifest; train or adopt the checkpoint first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as e:
+        raise UserError(f"{path}: not a manifest ({e})") from None
+
+
+def adopt(weights: str, name: str) -> Manifest:
+    """The manifest of a checkpoint that was not trained here: a local folder (hashed) or a Hub id (by name)."""
+    folder = Path(weights)
+    digest = sha256_weights(folder) if folder.is_dir() else hashlib.sha256(weights.encode()).hexdigest()
+    return _manifest(digest[:16], weights, digest, None, {"adopted": name}, None)
+
+
+def _manifest(
+    key: str, weights: str, digest: str, parent: str | None, config: dict[str, Any], data: str | None
+) -> Manifest:
+    versions = {p: version(p) for p in ("torch", "transformers", "lmmr1")} | {"python": platform.python_version()}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return Manifest(key, weights, digest, parent, config, data, NUMERICS, code_version(), versions, device)
+
+
+def code_version() -> str:
+    """The git commit of this source tree, with `-dirty` where tracked files changed; `unknown` outside a checkout."""
+    here = Path(__file__).parent
+    commands = ["git rev-parse --short=12 HEAD", "git status --porcelain --untracked-files=no"]
+    try:
+        commit, changes = (
+            subprocess.run(c.split(), cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+            for c in commands
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("-dirty" if changes else "")
+
+
+class Store:
+    """The folder of one run."""
+
+    def __init__(self, root: Path, key: str) -> None:
+        self.folder, self.key = root / key, key
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def final(self) -> Path:
+        """The finished model's folder; exists only once training has ended well."""
+        return self.folder / "final"
+
+    def resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
+        """Load the newest complete resume point and cut the logs back to it. Returns the step to continue after, or 0."""
+        points = sorted(self.folder.glob("resume/step-*"), key=lambda p: int(p.name.partition("-")[2]))
+        for point in reversed(points):
+            try:
+                state = json.loads((point / "state.json").read_text(encoding="utf-8"))
+                for name, digest in state["sha256"].items():
+                    if sha256_file(point / name) != digest:
+                        raise ValueError(f"{name} is damaged")
+                weights, moments = load_file(point / "model.safetensors"), load_file(point / "optimizer.safetensors")
+            except (OSError, ValueError, KeyError, SafetensorError) as e:
+                print(f"resume point {point} is not usable ({e}); trying the one before", flush=True)
+                continue
+            policy.model.load_state_dict(weights, strict=False)
+            policy.stepped()
+            _load_moments(policy, optimizer, moments)
+            self._cut_logs(state["log_bytes"])
+            return state["step"]
+        self._cut_logs(dict.fromkeys(LOGS, 0))
+        return 0
+
+    def _cut_logs(self, sizes: dict[str, int]) -> None:
+        for name in LOGS:
+            (self.folder / name).touch()
+            os.truncate(self.folder / name, sizes[name])
+
+    def log(self, name: str, row: dict[str, Any]) -> None:
+        """Append one JSON line. A half-written line after a crash lies beyond the resume point and is cut off."""
+        with (self.folder / name).open("a", encoding="utf-8") as f:
+            f.write(json.dumps(row) + "\n")
+
+    def save(self, step: int, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
+        """Write a resume point under a temporary name, rename it, then drop older ones but one."""
+        point = self.folder / "resume" / f"step-{step}"
+        partial = _fresh(point.with_name(point.name + ".partial"))
+        # trainable tensors only: the others are those of the parent; clones, because safetensors refuses shared memory
+        save_file(
+            {k: p.detach().cpu().clone() for k, p in policy.model.named_parameters() if p.requires_grad},
+            partial / "model.safetensors",
+        )
+        save_file(_moments(policy, optimizer), partial / "optimizer.safetensors")
+        digests = {f.name: sha256_file(f) for f in sorted(partial.glob("*.safetensors"))}
+        sizes = {name: (self.folder / name).stat().st_size for name in LOGS}
+        write_json(partial / "state.json", {"step": step, "log_bytes": sizes, "sha256": digests})
+        shutil.rmtree(point, ignore_errors=True)
+        os.replace(partial, point)
+        points = sorted(self.folder.glob("resume/step-*[0-9]"), key=lambda p: int(p.name.partition("-")[2]))
+        for old in points[:-2]:
+            shutil.rmtree(old)
+
+    def finish(self, policy: Policy, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
+        """Write the model in Hugging Face format (rename at the end) and return its manifest."""
+        partial = _fresh(self.folder / "final.partial")
+        policy.model.save_pretrained(partial)
+        policy.processor.save_pretrained(partial)
+        shutil.rmtree(self.final, ignore_errors=True)
+        os.replace(partial, self.final)
+        shutil.rmtree(self.folder / "resume", ignore_errors=True)
+        return self.manifest(parent, cfg, data_sha256)
+
+    def manifest(self, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
+        """The manifest of the finished model."""
+        return _manifest(
+            self.key, str(self.final), sha256_weights(self.final), parent.key, cfg.model_dump(), data_sha256
+        )
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """The edge between two rules: written last, so its existence means that the checkpoint is complete."""
+    write_json(path, asdict(manifest))
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _moments(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    names = {p: n for n, p in policy.model.named_parameters()}
+    return {
+        f"{names[p]}:{kind}": state[kind].detach().cpu().clone()
+        for p, state in optimizer.state.items()
+        for kind in MOMENTS
+    }
+
+
+def _load_moments(policy: Policy, optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]) -> None:
+    params = dict(policy.model.named_parameters())
+    for name in {k.rpartition(":")[0] for k in moments}:
+        optimizer.state[params[name]] = {kind: moments[f"{name}:{kind}"].to(params[name].device) for kind in MOMENTS}

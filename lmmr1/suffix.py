@@ -1,0 +1,190 @@
+"""The text layers after the prompt, computed by hand: one decode step, and a group's completions with gradient.
+
+A completion is pure text, so all three components of its M-RoPE positions are equal and start at the prompt's largest
+position + 1: everything after the prompt is plain 1-D rope. Prompt, images and padding stay with the Hugging Face model.
+Equality with its full-row forward and backward is tested in tests/test_core_equality.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from lmmr1.policy import Prefix
+
+
+class LayerWeights(NamedTuple):
+    """One decoder layer; query, key, value and gate, up are fused so that each is one matrix product."""
+
+    norm1: torch.Tensor
+    qkv: torch.Tensor
+    qkv_bias: torch.Tensor
+    out: torch.Tensor
+    norm2: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+
+
+@dataclass
+class TextWeights:
+    """All text layers. `fused` keeps the differentiable concatenations whose leaf copies the layers hold."""
+
+    layers: list[LayerWeights]
+    fused: list[tuple[torch.Tensor, torch.Tensor]]
+    embedding: torch.Tensor
+    padding_idx: int | None
+    norm: torch.Tensor
+    eps: float
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, model: Any, grad: bool) -> TextWeights:
+        """Views and fused copies of the model's weights; with `grad`, gradients stop at the copies until `backward`."""
+        text, layers, fused = model.model.language_model, [], []
+
+        def fuse(parts: list[torch.Tensor]) -> torch.Tensor:
+            whole = torch.cat(parts)
+            if not grad:
+                return whole
+            leaf = whole.detach().requires_grad_(whole.requires_grad)
+            fused.append((whole, leaf))
+            return leaf
+
+        with torch.set_grad_enabled(grad):
+            for layer in text.layers:
+                a, m = layer.self_attn, layer.mlp
+                qkv, bias = ([getattr(p, kind) for p in (a.q_proj, a.k_proj, a.v_proj)] for kind in ("weight", "bias"))
+                layers.append(
+                    LayerWeights(
+                        layer.input_layernorm.weight, fuse(qkv), fuse(bias), a.o_proj.weight,
+                        layer.post_attention_layernorm.weight, fuse([m.gate_proj.weight, m.up_proj.weight]), m.down_proj.weight,
+                    )
+                )  # fmt: skip
+        first = text.layers[0].self_attn
+        return cls(
+            layers, fused, text.embed_tokens.weight, text.embed_tokens.padding_idx, text.norm.weight,
+            text.norm.variance_epsilon, first.num_heads, first.num_key_value_heads, first.head_dim,
+        )  # fmt: skip
+
+    def backward(self) -> None:
+        """Push the gradients of the fused copies into the model's own weights."""
+        pairs = [(whole, leaf.grad) for whole, leaf in self.fused if leaf.grad is not None]
+        if pairs:
+            torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs])
+
+
+def rope_tables(model: Any, first: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and signed sine, each (P, length, head dim), for `length` text positions from `first` (P,) on."""
+    positions = (first[:, None] + torch.arange(length, device=first.device)).expand(3, -1, -1)
+    probe = torch.empty(1, device=first.device, dtype=model.dtype)
+    cos, sin = model.model.language_model.rotary_emb(probe, positions)
+    half = cos.size(-1) // 2
+    return cos, torch.cat([-sin[..., :half], sin[..., half:]], -1)
+
+
+def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate the halves of the last axis; the sign of rotate_half is in `sin`."""
+    return torch.addcmul(x * cos, x.roll(x.size(-1) // 2, -1), sin)
+
+
+def decode_step(
+    w: TextWeights, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, end: int,
+    bias: torch.Tensor | None, cos: torch.Tensor, sin: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
+    """Hidden states after one more token per row.
+
+    Args:
+        tokens: (n,) the tokens just sampled.
+        keys, values: (layers, n, KV heads, capacity, head dim); slot `end` - 1 is filled, slots before it are read.
+        end: number of slots in use, the new one included.
+        bias: (n, 1, 1, capacity) -inf at prompt padding, or None.
+        cos, sin: (n, 1, head dim) of the new position.
+
+    Returns:
+        (n, H) after the final norm.
+    """
+    n, width, kv = tokens.size(0), w.embedding.size(1), w.kv_heads
+    scale, x = w.head_dim**-0.5, w.embedding[tokens]
+    for index, layer in enumerate(w.layers):
+        qkv = torch.addmm(layer.qkv_bias, F.rms_norm(x, (width,), layer.norm1, w.eps), layer.qkv.t())
+        qkv = qkv.view(n, w.heads + 2 * kv, w.head_dim)
+        rotated = rope(qkv[:, : w.heads + kv], cos, sin)
+        keys[index, :, :, end - 1], values[index, :, :, end - 1] = rotated[:, w.heads :], qkv[:, w.heads + kv :]
+        queries = (rotated[:, : w.heads] * scale).view(n, kv, w.heads // kv, w.head_dim)
+        scores = queries @ keys[index, :, :, :end].transpose(-1, -2)
+        if bias is not None:
+            scores += bias[..., :end]
+        mixed = torch.softmax(scores, -1) @ values[index, :, :, :end]
+        x = torch.addmm(x, mixed.view(n, w.heads * w.head_dim), layer.out.t())
+        gate, up = (F.rms_norm(x, (width,), layer.norm2, w.eps) @ layer.gate_up.t()).chunk(2, -1)
+        x = torch.addmm(x, F.silu(gate) * up, layer.down.t())
+    return F.rms_norm(x, (width,), w.norm, w.eps)
+
+
+class _Rows:
+    """Which places of a (G, n) grid hold real tokens: linear layers see those only, attention sees the grid."""
+
+    def __init__(self, lengths: torch.Tensor, n: int) -> None:
+        real = torch.arange(n, device=lengths.device) < lengths[:, None]
+        self.cells = lengths.size(0) * n
+        self.index = None if bool(real.all()) else real.flatten().nonzero()[:, 0]
+
+    def pick(self, grid: torch.Tensor) -> torch.Tensor:
+        return grid if self.index is None else grid.index_select(0, self.index)
+
+    def spread(self, flat: torch.Tensor) -> torch.Tensor:
+        return flat if self.index is None else flat.new_zeros(self.cells, flat.size(1)).index_copy(0, self.index, flat)
+
+
+def group_hidden(
+    w: TextWeights,
+    prefix: Prefix,
+    row: int,
+    ids: torch.Tensor,
+    lengths: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+) -> torch.Tensor:
+    """Hidden states that predict every completion token of one group, with gradient.
+
+    Args:
+        row: the group's prompt in `prefix`; its rows attend to that prompt and to themselves.
+        ids: (G, T) completions, right-padded.
+        lengths: (G,) completion tokens per row.
+        cos, sin: (1, >= T - 1, head dim) of the completion's positions.
+
+    Returns:
+        (G, T, H); the first is the prompt's last hidden state. Places beyond a row's length are undefined.
+    """
+    g, n, width = ids.size(0), ids.size(1) - 1, w.embedding.size(1)
+    heads, kv, dim = w.heads, w.kv_heads, w.head_dim
+    first = prefix.last_leaf[row].expand(g, 1, width)
+    if n == 0:
+        return first
+    rows, pad = _Rows(lengths - 1, n), prefix.padding(row)
+    prompt = prefix.mask.size(1) - pad
+    visible = torch.ones(n, prompt + n, dtype=torch.bool, device=ids.device).tril(prompt).repeat(heads // kv, 1)
+    cos, sin = (rows.pick(t[0, :n].repeat(g, 1))[:, None] for t in (cos, sin))
+    x = F.embedding(rows.pick(ids[:, :-1].reshape(-1)), w.embedding, w.padding_idx)
+    for layer, (prompt_k, prompt_v) in zip(w.layers, prefix.kv_leaves, strict=True):
+        # split and chunk, not slices: their backward is one concatenation instead of a zero-filled copy of the whole
+        qkv = F.linear(F.rms_norm(x, (width,), layer.norm1, w.eps), layer.qkv, layer.qkv_bias)
+        qk, v = qkv.view(-1, heads + 2 * kv, dim).split([heads + kv, kv], 1)
+        grid = rows.spread(torch.cat([rope(qk, cos, sin), v], 1).flatten(1)).view(g, n, heads + 2 * kv, dim)
+        q, k, v = grid.split([heads, kv, kv], 2)
+        k = torch.cat([prompt_k[row : row + 1, :, pad:].expand(g, -1, -1, -1), k.transpose(1, 2)], 2)
+        v = torch.cat([prompt_v[row : row + 1, :, pad:].expand(g, -1, -1, -1), v.transpose(1, 2)], 2)
+        # the query heads of one KV head become rows of it, so keys and values are never repeated
+        q = q.reshape(g, n, kv, heads // kv, dim).permute(0, 2, 3, 1, 4).reshape(g, kv, -1, dim)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        mixed = mixed.view(g, kv, heads // kv, n, dim).permute(0, 3, 1, 2, 4).reshape(g * n, heads * dim)
+        x = x + F.linear(rows.pick(mixed), layer.out)
+        gate, up = F.linear(F.rms_norm(x, (width,), layer.norm2, w.eps), layer.gate_up).chunk(2, -1)
+        x = x + F.linear(F.silu(gate) * up, layer.down)
+    x = rows.spread(F.rms_norm(x, (width,), w.norm, w.eps)).view(g, n, width)
+    return torch.cat([first, x], 1)

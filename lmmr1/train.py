@@ -1,0 +1,142 @@
+"""Run one stage: the training loop, and the command that the workflow calls.
+
+How this differs from textbook GRPO: (1) one optimizer step per rollout batch by default, so the ratio is exactly 1 and
+old log-probabilities are the sampler's; (2) no reference model at beta 0; (3) the prompt is computed once per group, for
+sampler and learner together; (4) groups whose rewards are all equal are skipped, the normaliser still counts them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lmmr1.advantages import per_token
+from lmmr1.batch import collate, completions, rewards_of
+from lmmr1.config import TrainConfig, load_train_config
+from lmmr1.data import prompt_batches, read_samples
+from lmmr1.metrics import completion_rows, step_metrics
+from lmmr1.policy import Policy, load_policy
+from lmmr1.rewards import score
+from lmmr1.rollout import Engine, HFEngine
+from lmmr1.store import Store, read_manifest, run_key, sha256_file, write_manifest
+from lmmr1.types import Batch, Manifest, Sample, ScoredGroup, StepStats, TrainingError
+from lmmr1.update import reference_penalty, save_batch, update
+
+
+def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tuple[Manifest, Store]:
+    """Run one stage from `parent` on `prompts`, resuming where an earlier attempt stopped. Returns manifest and store.
+
+    Raises UserError for bad input before any compute is spent, TrainingError where numbers stop being finite.
+    """
+    samples, data = read_samples(prompts), sha256_file(prompts)
+    store = Store(root, run_key(cfg, parent.key, data))
+    if store.final.exists():
+        return store.manifest(parent, cfg, data), store
+    policy, reference, engine, optimizer = build(cfg, parent)
+    start = store.resume(policy, optimizer)
+    with progress() as bar:
+        task = bar.add_task(f"train {prompts.stem}", total=cfg.max_steps, completed=start)
+        for step, samples_P in prompt_batches(samples, cfg.num_prompts, cfg.seed, start, cfg.max_steps):
+            began = time.perf_counter()
+            rollouts_PG = engine.generate(samples_P, cfg.sampling, cfg.num_generations, (cfg.seed, step))
+            groups_P = score(samples_P, rollouts_PG, cfg.reward, (cfg.seed, step))
+            batch = to_batch(groups_P, policy, reference, cfg)
+            stats = learn(policy, reference, optimizer, batch, cfg, step, store)
+            store.log("steps.jsonl", {"step": step, **step_metrics(groups_P, batch), **stats.metrics})
+            for row in completion_rows(step, groups_P, batch):
+                store.log("completions.jsonl", row)
+            store.log("timings.jsonl", {"step": step, "seconds": round(time.perf_counter() - began, 4)})
+            if step % cfg.save_steps == 0 and step < cfg.max_steps:
+                store.save(step, policy, optimizer)
+            bar.advance(task)
+    return store.finish(policy, parent, cfg, data), store
+
+
+def build(cfg: TrainConfig, parent: Manifest) -> tuple[Policy, Policy | None, Engine, torch.optim.Optimizer]:
+    """Policy, frozen reference (only at beta > 0), sampling engine and optimizer."""
+    policy = load_policy(parent.weights, trainable=True)
+    if cfg.freeze_vision:
+        policy.model.model.visual.requires_grad_(False)
+    reference = load_policy(parent.weights) if cfg.loss.beta > 0 else None
+    params = [p for p in policy.model.parameters() if p.requires_grad]
+    betas = (cfg.adam_beta1, cfg.adam_beta2)
+    optimizer = torch.optim.AdamW(params, lr=cfg.learning_rate, betas=betas, weight_decay=cfg.weight_decay, fused=True)
+    return policy, reference, HFEngine(policy, share_prefix=True), optimizer
+
+
+def to_batch(groups: list[ScoredGroup], policy: Policy, reference: Policy | None, cfg: TrainConfig) -> Batch:
+    """Advantages and tensors of one rollout batch; with `kl_in_reward` the reference's penalty enters the advantages."""
+    rewards, truncated = rewards_of(groups), cfg.loss.mask_truncated_completions
+    if not bool(torch.isfinite(rewards).all()):
+        raise TrainingError(f"rewards not finite for samples {', '.join(g.sample.id for g in groups)}")
+    mask = completions(groups, policy.pad_id)[1]
+    penalty = None
+    if reference is not None and cfg.loss.kl_in_reward:
+        plain = collate(groups, per_token("group_mean", rewards, mask), policy.pad_id)
+        penalty = reference_penalty(reference, plain, cfg)
+    return collate(groups, per_token(cfg.advantage, rewards, mask, penalty), policy.pad_id, truncated)
+
+
+def learn(
+    policy: Policy,
+    reference: Policy | None,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    cfg: TrainConfig,
+    step: int,
+    store: Store,
+) -> StepStats:
+    """The optimizer steps of one rollout batch at this step's learning rate; a batch that breaks is saved for replay."""
+    rate = learning_rate(cfg, step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    try:
+        return StepStats(step, {**update(policy, reference, optimizer, batch, cfg), "learning_rate": rate})
+    except TrainingError as e:
+        file = store.folder / f"failed-step-{step}.pt"
+        save_batch(file, batch, e)
+        raise TrainingError(f"step {step}: {e}; the batch is saved in {file}") from e
+
+
+def learning_rate(cfg: TrainConfig, step: int) -> float:
+    """Linear warm-up, then constant or cosine to a tenth. A function of the step alone, so resuming needs no state."""
+    warm = min(1.0, step / cfg.warmup_steps) if cfg.warmup_steps else 1.0
+    if cfg.lr_scheduler_type == "constant":
+        return cfg.learning_rate * warm
+    done = step / cfg.max_steps
+    return cfg.learning_rate * warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def progress() -> Progress:
+    """A progress bar that says nothing where standard error is not a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """`python -m lmmr1.train`: one run, as the workflow's rule calls it. Declared outputs are written last."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="YAML with the stage's settings")
+    parser.add_argument("--parent", type=Path, required=True, help="manifest.json of the checkpoint to continue from")
+    parser.add_argument("--prompts", type=Path, required=True, help="JSONL with the training prompts")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="content-addressed store")
+    parser.add_argument("--out", type=Path, required=True, help="folder for manifest.json and the logs")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
+    manifest, store = train(load_train_config(args.config), read_manifest(args.parent), args.prompts, args.checkpoints)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in ("steps.jsonl", "completions.jsonl", "timings.jsonl"):
+        shutil.copyfile(store.folder / name, args.out / name)
+    write_manifest(args.out / "manifest.json", manifest)
+
+
+if __name__ == "__main__":
+    main()

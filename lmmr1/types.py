@@ -1,0 +1,112 @@
+"""The records that flow one way through training: Sample -> Rollout -> ScoredGroup -> Batch -> StepStats -> Manifest.
+
+Axis letters, here and everywhere: P prompts, G samples per prompt, N = P * G rows, T tokens. Every record is frozen:
+a stage makes a new one, nothing is edited in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+class UserError(ValueError):
+    """Something that the user can mend: the message names the file, the value and the fix. The CLI exits with 2."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on (non-finite numbers, too many failed rewards). The CLI exits with 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One problem: chat messages, the images they refer to (in order) and the gold answer."""
+
+    id: str
+    messages: list[dict[str, Any]]
+    """Chat messages; `content` is a string or a list of {"type": "image"} and {"type": "text", "text": ...} items."""
+    images: tuple[Path, ...]
+    answer: str
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion."""
+
+    sample_id: str
+    token_ids: tuple[int, ...]
+    """(T,) completion tokens; the end token is included where the sampler chose it."""
+    logprobs: tuple[float, ...]
+    """(T,) the sampler's log-probabilities of those tokens, in nats, temperature applied, fp32."""
+    text: str
+    """The decoded completion without special tokens: model output, hostile by assumption."""
+    finish: Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a completion earned, in parts, and why."""
+
+    total: float
+    accuracy: float
+    format: float
+    note: str = ""
+    """Why it is what it is, e.g. `equal`, `different`, `no_answer`, `gold_unparsable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredGroup:
+    """The G completions of one prompt with their rewards."""
+
+    sample: Sample
+    rollouts: tuple[Rollout, ...]
+    rewards: tuple[Reward, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One rollout batch as tensors. A mask of 1 counts in the loss."""
+
+    samples: tuple[Sample, ...]
+    """(P,)"""
+    completion_ids: torch.Tensor
+    """(N, T) right-padded with the pad token."""
+    completion_mask: torch.Tensor
+    """(N, T) bool."""
+    old_logprobs: torch.Tensor
+    """(N, T) the sampler's log-probabilities, 0 at padding."""
+    advantages: torch.Tensor
+    """(N, T) per token; constant along T for every estimator without KL in the reward."""
+    num_generations: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What one rollout batch and its optimizer steps did; `metrics` uses TRL's names."""
+
+    step: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The identity card of a checkpoint: the small JSON file that is the edge between two rules of the workflow."""
+
+    key: str
+    """Content address: hash of config, parent key, data, NUMERICS; for an adopted model the hash of its weights."""
+    weights: str
+    """Folder in Hugging Face format, relative to the working directory, or a Hub id."""
+    weights_sha256: str
+    parent: str | None
+    config: dict[str, Any]
+    data_sha256: str | None
+    numerics: int
+    code: str
+    """git commit of the code that made it; ends in `-dirty` where the work tree had changes."""
+    versions: dict[str, str]
+    device: str

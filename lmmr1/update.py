@@ -1,0 +1,135 @@
+"""Optimizer steps on one rollout batch. Groups are the micro-batches; the normaliser is computed once, over all rows.
+
+Memory therefore grows with one group, not with the batch, and gradients do not depend on how rows are grouped.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmmr1.batch import minibatches
+from lmmr1.config import TrainConfig
+from lmmr1.loss import kl, policy_loss, token_logprobs, token_weights
+from lmmr1.policy import Policy, Prefix
+from lmmr1.suffix import TextWeights, group_hidden, rope_tables
+from lmmr1.types import Batch, TrainingError
+
+
+def update(
+    policy: Policy, reference: Policy | None, optimizer: torch.optim.Optimizer, batch: Batch, cfg: TrainConfig
+) -> dict[str, float]:
+    """`num_iterations` passes of `num_minibatches` optimizer steps. Returns metrics with TRL's names, mean over steps.
+
+    Raises TrainingError where loss or gradients are not finite; the weights are then those before the step.
+    """
+    rollout_tokens = float(batch.completion_mask.sum()) / cfg.num_minibatches
+    stats = []
+    for _ in range(cfg.num_iterations):
+        for part in minibatches(batch, cfg.num_minibatches):
+            optimizer.zero_grad(set_to_none=True)
+            metrics = accumulate_gradients(policy, reference, part, cfg, rollout_tokens)
+            params = [p for p in policy.model.parameters() if p.grad is not None]
+            metrics["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)) if params else 0.0
+            _require_finite(metrics, part)
+            optimizer.step()
+            policy.stepped()
+            stats.append(metrics)
+    optimizer.zero_grad(set_to_none=True)
+    return {k: sum(s[k] for s in stats) / len(stats) for k in stats[0]}
+
+
+def accumulate_gradients(
+    policy: Policy, reference: Policy | None, batch: Batch, cfg: TrainConfig, rollout_tokens: float
+) -> dict[str, float]:
+    """Leave the gradient of the whole batch's loss in `.grad`, one group after another; groups without one are skipped."""
+    weights = token_weights(batch.completion_mask, cfg.loss, cfg.sampling.max_completion_length, rollout_tokens)
+    needs_kl = reference is not None and not cfg.loss.kl_in_reward
+    forward = GroupForward(policy, batch, cfg, grad=True)
+    teacher = GroupForward(reference, batch, cfg, grad=False) if reference is not None and needs_kl else None
+    total = {"loss": 0.0, "entropy": 0.0, "clip_ratio": 0.0, "kl": 0.0, "sampling/logp_difference": 0.0, "tokens": 0.0}
+    for index in range(len(batch.samples)):
+        rows = slice(index * batch.num_generations, (index + 1) * batch.num_generations)
+        if teacher is None and not bool(batch.advantages[rows].any()):
+            continue  # all rewards equal: no gradient; the weights keep counting its tokens
+        logprobs, entropy, mask = forward.logprobs(index)
+        old, advantage, weight = (
+            t[rows, : mask.size(1)].to(policy.device)[mask] for t in (batch.old_logprobs, batch.advantages, weights)
+        )
+        target = teacher.logprobs(index)[0] if teacher else None
+        loss, clipped = policy_loss(logprobs, old, advantage, target, cfg.loss)
+        objective = (loss * weight).sum()
+        objective.backward()
+        with torch.no_grad():
+            total["loss"] += objective.item()
+            total["entropy"] += entropy.sum().item()
+            total["clip_ratio"] += clipped.sum().item()
+            total["kl"] += kl(logprobs, target, "k3").sum().item() if target is not None else 0.0
+            gap = (logprobs - old).abs().max().item()
+            total["sampling/logp_difference"] = (
+                max(total["sampling/logp_difference"], gap) if math.isfinite(gap) else gap
+            )
+            total["tokens"] += logprobs.numel()
+    forward.backward()
+    tokens = max(total.pop("tokens"), 1.0)
+    return {k: v / tokens if k in ("entropy", "clip_ratio", "kl") else v for k, v in total.items()}
+
+
+class GroupForward:
+    """Log-probabilities of one group's completions at a time, the prompts of all groups being computed together."""
+
+    def __init__(self, policy: Policy, batch: Batch, cfg: TrainConfig, grad: bool) -> None:
+        self.policy, self.batch, self.temperature, self.grad = policy, batch, cfg.sampling.temperature, grad
+        self.prefix: Prefix = policy.prefix(batch.samples, cfg.sampling.max_prompt_length, grad=grad)
+        self.weights = TextWeights.of(policy.model, grad=grad)
+        self.cos, self.sin = rope_tables(policy.model, self.prefix.next_position, batch.completion_ids.size(1))
+
+    def logprobs(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probabilities (n,) and entropies (n,) of the group's real tokens, row by row, and their mask (G, T)."""
+        g, device = self.batch.num_generations, self.policy.device
+        rows = slice(index * g, (index + 1) * g)
+        lengths = self.batch.completion_mask[rows].sum(1)
+        ids = self.batch.completion_ids[rows, : int(lengths.max())].to(device)
+        mask = self.batch.completion_mask[rows, : ids.size(1)].to(device)
+        with torch.set_grad_enabled(self.grad):
+            tables = self.cos[index : index + 1], self.sin[index : index + 1]
+            hidden = group_hidden(self.weights, self.prefix, index, ids, lengths.to(device), *tables)
+            logprobs, entropy = token_logprobs(hidden[mask], self.policy.head, ids[mask], self.temperature)
+        return logprobs, entropy, mask
+
+    def backward(self) -> None:
+        """Push what the groups' backward passes left at the leaves through fused weights, prompts and vision tower."""
+        self.weights.backward()
+        self.prefix.backward()
+
+
+@torch.no_grad()
+def reference_penalty(reference: Policy, batch: Batch, cfg: TrainConfig) -> torch.Tensor:
+    """(N, T) beta * k1 towards the reference, with the sampler's log-probabilities: KL inside the reward (facts 2c)."""
+    teacher, penalty = GroupForward(reference, batch, cfg, grad=False), torch.zeros_like(batch.old_logprobs)
+    for index in range(len(batch.samples)):
+        rows = slice(index * batch.num_generations, (index + 1) * batch.num_generations)
+        target, _, mask = teacher.logprobs(index)
+        width = mask.size(1)
+        penalty[rows, :width][mask.cpu()] = cfg.loss.beta * (
+            batch.old_logprobs[rows, :width][mask.cpu()] - target.cpu()
+        )
+    return penalty
+
+
+def _require_finite(metrics: dict[str, float], batch: Batch) -> None:
+    bad = [k for k, v in metrics.items() if not math.isfinite(v)]
+    if bad:
+        ids = ", ".join(s.id for s in batch.samples)
+        raise TrainingError(f"{', '.join(bad)} not finite for samples {ids}; no optimizer step was taken")
+
+
+def save_batch(path: Path, batch: Batch, error: Exception) -> None:
+    """Keep the batch that broke a step, for replay: `torch.load(path, weights_only=True)` gives its tensors and ids."""
+    content: dict[str, Any] = {
+        name: getattr(batch, name) for name in ("completion_ids", "completion_mask", "old_logprobs", "advantages")
+    }
+    torch.save({**content, "sample_ids": [s.id for s in batch.samples], "error": str(error)}, path)

@@ -1,0 +1,91 @@
+"""What a reader sees an arm, a benchmark and an average as: order, names, groups and colours, in one place."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from evals.registry import find
+from lmmr1.types import UserError
+
+BASELINE = "baseline"
+CONTROL = "random_reward"
+"""The arm that must not gain."""
+ARM_TITLES = {
+    BASELINE: "Baseline (base)",
+    "fre": "FRE-Text",
+    "mgt_only": "MGT-only (direct RL)",
+    "two_stage": "Two-stage (FRE → MGT)",
+    CONTROL: "Random reward (control)",
+    "candidate": "Candidate",
+}
+GROUP_TITLES = {"text": "Text", "mm_reasoning": "MM reasoning", "mm_general": "MM general"}
+AVERAGES = {"text_avg": ("Text avg", ("text",)), "mm_avg": ("MM avg", ("mm_reasoning", "mm_general"))}
+"""Column name: (title, groups whose benchmarks it averages without weights), as in the paper's Table 1."""
+
+_COLOURS = {BASELINE: "#767676", "fre": "#0072B2", "mgt_only": "#E69F00", "two_stage": "#009E73", CONTROL: "#CC79A7"}
+_SPARE_COLOURS = ("#D55E00", "#56B4E9", "#B5A400", "#8C564B")
+_MARKERS = ("o", "s", "^", "D", "X", "v", "P", "<", ">")
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A column of Table 1."""
+
+    name: str
+    group: str
+    title: str
+
+
+def arm_title(arm: str) -> str:
+    """The readable name of an arm; an unknown arm keeps its own."""
+    return ARM_TITLES.get(arm, arm)
+
+
+def arm_style(arm: str, arms: list[str]) -> tuple[str, str]:
+    """(colour, marker) of an arm: fixed for the known ones (Okabe-Ito palette), by position for others."""
+    others = [a for a in arms if a not in _COLOURS]
+    if arm in _COLOURS:
+        return _COLOURS[arm], _MARKERS[list(_COLOURS).index(arm)]
+    at = others.index(arm)
+    return _SPARE_COLOURS[at % len(_SPARE_COLOURS)], _MARKERS[(len(_COLOURS) + at) % len(_MARKERS)]
+
+
+def columns(benchmarks: list[Benchmark]) -> list[tuple[str, str, tuple[Benchmark, ...]]]:
+    """Table 1's columns in order: (name, title, benchmarks it averages); an average follows the last of its groups."""
+    found = []
+    for average, (title, groups) in AVERAGES.items():
+        members = tuple(b for group in groups for b in benchmarks if b.group == group)
+        found += [(b.name, b.title, (b,)) for b in members]
+        if members:
+            found.append((average, title, members))
+    return found
+
+
+def parse_benchmarks(texts: list[str]) -> list[Benchmark]:
+    """`name:group:title` each, or a bare `name` that evals/benchmarks.yaml knows.
+
+    Raises UserError on an unknown name or group and on duplicates.
+    """
+    found: list[Benchmark] = []
+    for text in texts:
+        name, _, rest = text.partition(":")
+        group, _, title = rest.partition(":")
+        benchmark = Benchmark(name, group, title or name) if rest else _registered(name)
+        if benchmark.group not in GROUP_TITLES:
+            raise UserError(f"--benchmarks {text}: unknown group {benchmark.group!r}; use {', '.join(GROUP_TITLES)}")
+        if name in [b.name for b in found]:
+            raise UserError(f"--benchmarks {text}: {name!r} is given twice; give it once")
+        found.append(benchmark)
+    return found
+
+
+def _registered(name: str) -> Benchmark:
+    found = find(name)
+    return Benchmark(name, found.group, found.title)
+
+
+def add_benchmarks_argument(parser: argparse.ArgumentParser) -> None:
+    """The `--benchmarks` option that tables, plots and page share."""
+    parser.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME[:GROUP:TITLE]",
+                        help="columns of Table 1 in order; a bare name is looked up in evals/benchmarks.yaml")

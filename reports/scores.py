@@ -1,0 +1,101 @@
+"""All records of one arm as one tidy table, one value per row.
+
+    python -m reports.scores --out results/micro/fre/scores.csv \\
+        --records results/micro/fre/0/eval/micro_chain/record.json results/micro/fre/0/eval/micro_table/record.json ...
+
+Profile, arm and seed are read from the path of each record. Columns: see COLUMNS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from evals.records import Protocol, read_records
+from lmmr1.types import UserError
+from reports.files import read_text, run_cli, run_of, write_text
+
+COLUMNS = ["profile", "arm", "seed", "benchmark", "subset", "metric", "value", "stderr", "n", "checkpoint",
+           "protocol_hash", "record", "samples", "aggregation"]
+"""`value` and `stderr` in [0, 1]; `record` and `samples` are paths relative to the working directory."""
+
+
+def collect(records: list[Path]) -> pd.DataFrame:
+    """Read record files into one row per value, in the order of (arm as given, seed, benchmark as given, subset).
+
+    Raises UserError on a missing or malformed file, a value that is there twice, or mixed protocols.
+    """
+    rows = []
+    for path in records:
+        run = run_of(path)
+        for r in read_records(path):
+            if r.benchmark != path.parent.name:
+                raise UserError(f"{path}: holds benchmark {r.benchmark!r}; move it to eval/{r.benchmark}/")
+            rows.append([run.profile, run.arm, run.seed, r.benchmark, r.subset, r.metric, r.value, r.stderr, r.n,
+                         r.checkpoint, r.protocol.hash, str(path), str(path.parent / r.samples),
+                         r.protocol.aggregation])
+    scores = pd.DataFrame(rows, columns=COLUMNS)
+    check(scores)
+    return scores
+
+
+def check(scores: pd.DataFrame) -> None:
+    """Raise UserError where scores cannot stand in one table: duplicates, two profiles, two protocols."""
+    twice = scores[scores.duplicated(["profile", "arm", "seed", "benchmark", "subset", "metric"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise UserError(f"{row.record}: {row.metric} of {row.benchmark}/{row.subset} is there twice; pass it once")
+    if scores.profile.nunique() > 1:
+        raise UserError(f"profiles {', '.join(sorted(set(scores.profile)))} are mixed; pass the files of one profile")
+    for benchmark, rows in scores.groupby("benchmark", sort=False):
+        firsts = rows.drop_duplicates("protocol_hash")
+        if len(firsts) > 1:
+            a, b = firsts.iloc[0], firsts.iloc[1]
+            raise UserError(
+                f"{b.record}: {benchmark} of arm {b.arm} was measured with protocol {b.protocol_hash}, arm {a.arm} with "
+                f"{a.protocol_hash} ({a.record}){_difference(Path(a.record), Path(b.record))}; evaluate both the same way"
+            )
+
+
+def _difference(a: Path, b: Path) -> str:
+    """Which protocol fields differ, for the message; empty where a record is out of reach."""
+    if not (a.is_file() and b.is_file()):
+        return ""
+    first, second = (asdict(_protocol(path)) for path in (a, b))
+    return ", they differ in " + ", ".join(f"{k}: {first[k]} / {second[k]}" for k in first if first[k] != second[k])
+
+
+def _protocol(path: Path) -> Protocol:
+    return read_records(path)[0].protocol
+
+
+def read_scores(paths: list[Path]) -> pd.DataFrame:
+    """Join the scores.csv of several arms, in the order given. Raises UserError as `check` does, or on a bad file."""
+    frames = []
+    for path in paths:
+        if not read_text(path).startswith(",".join(COLUMNS) + "\n"):
+            raise UserError(f"{path}: not made by reports.scores (other columns); make it again")
+        frame = pd.read_csv(path, dtype={"checkpoint": str, "protocol_hash": str, "subset": str}, keep_default_na=False)
+        if frame.empty:
+            raise UserError(f"{path}: holds no scores; run the evaluations of this arm first")
+        frames.append(frame)
+    scores = pd.concat(frames, ignore_index=True)
+    check(scores)
+    return scores
+
+
+def main(argv: list[str]) -> None:
+    """Command line; see the top of this file."""
+    parser = argparse.ArgumentParser(prog="python -m reports.scores", description="Collect one arm's records.")
+    parser.add_argument("--records", nargs="+", type=Path, required=True, help="record.json files of one arm")
+    parser.add_argument("--out", type=Path, required=True, help="scores.csv")
+    args = parser.parse_args(argv)
+    write_text(args.out, collect(args.records).to_csv(index=False, lineterminator="\n"))
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

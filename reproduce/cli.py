@@ -1,0 +1,155 @@
+"""The command line `lmmr1`. Exit codes: 0 ok, 1 failure, 2 usage, config or data error, 3 regression, 4 inconclusive."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; see docs/runtimes.md
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lmmr1 import __version__
+from lmmr1.types import TrainingError, UserError
+
+cli = typer.Typer(
+    name="lmmr1",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Reproduce and check LMM-R1: two-stage rule-based RL for a 3B vision-language model.\n\n"
+    "Exit codes: 0 ok, 1 failure, 2 usage, config or data error, 3 regression, 4 inconclusive.",
+    epilog="Start here: lmmr1 doctor; then make reproduce, or snakemake --cores all reproduce_all",
+)
+console = Console()
+
+
+@cli.command(epilog="Example: lmmr1 doctor --profile paper")
+def doctor(
+    profile: Annotated[str, typer.Option(help="Also say whether this machine can run the profile.")] = "micro",
+) -> None:
+    """What this machine can run: Python, torch, GPU, memory, Hub, optional engines; each problem with its fix."""
+    from reproduce import doctor as checks
+    from reproduce.plan import Plan
+
+    findings = checks.examine(Plan.load({"profile": profile}))
+    table = Table("", "what", "found", "to do", box=None, padding=(0, 1))
+    for f in findings:
+        table.add_row(
+            {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "missing": "[red]no[/]"}[f.state], f.what, f.found, f.fix
+        )
+    console.print(table)
+    if any(f.state == "missing" for f in findings):
+        raise UserError(f"this machine cannot run profile {profile}: see the lines marked `no`")
+
+
+@cli.command(epilog="Example: lmmr1 train --arm fre --seed 0 --profile smoke")
+def train(
+    arm: Annotated[str, typer.Option(help="An arm of reproduce/arms.yaml; what it needs is made first.")],
+    seed: Annotated[int, typer.Option(help="RL seed, one of the profile's.")] = 0,
+    profile: Annotated[str, typer.Option(help="micro, smoke or paper.")] = "micro",
+    cores: Annotated[str, typer.Option(help="Cores that Snakemake may use.")] = "all",
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the jobs and what they would make.")] = False,
+) -> None:
+    """Train one arm (its parents first), resuming where an earlier attempt stopped."""
+    from reproduce.plan import Plan
+
+    plan = Plan.load({"profile": profile})
+    if arm not in plan.arms:
+        raise UserError(f"--arm: unknown arm {arm!r} in profile {profile}; allowed: {', '.join(plan.arms)}")
+    if seed not in plan.seeds_of(arm):
+        raise UserError(
+            f"--seed: {seed} is not a seed of arm {arm}; allowed: {', '.join(map(str, plan.seeds_of(arm)))}"
+        )
+    snakemake([plan.results(arm, str(seed), "manifest.json")], profile, cores, dry_run)
+
+
+@cli.command(
+    name="eval",
+    epilog="Example: lmmr1 eval --model Qwen/Qwen2.5-VL-3B-Instruct --benchmarks math500 --out out --limit 50",
+)
+def evaluate(
+    model: Annotated[str, typer.Option(help="Checkpoint folder or Hub id.")],
+    benchmarks: Annotated[str, typer.Option(help="Names from evals/benchmarks.yaml, separated by commas.")],
+    out: Annotated[Path, typer.Option(help="Folder for records, per-sample files and the harness's own output.")],
+    limit: Annotated[Optional[int], typer.Option(min=1, help="First N problems of each benchmark.")] = None,  # noqa: UP045
+    data_root: Annotated[Optional[Path], typer.Option(help="Read local files instead of the Hub.")] = None,  # noqa: UP045
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch.")] = 32,
+    max_new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Instead of the benchmark's own limit.")] = None,  # noqa: UP045
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Check model, data and names; run nothing.")] = False,
+) -> None:
+    """Evaluate any checkpoint on real benchmarks through lm-eval and VLMEvalKit."""
+    from evals import run
+
+    names = [b.strip() for b in benchmarks.split(",") if b.strip()]
+    if dry_run:
+        run.check_inputs(model, names, data_root, None)
+        console.print(f"would evaluate {model} on {', '.join(names)} and write {out}")
+        return
+    records = run.evaluate(model, names, out, limit, data_root, None, batch_size, max_new_tokens, None)
+    table = Table("benchmark", "metric", "value", "stderr", "n", "protocol", box=None, padding=(0, 1))
+    for r in records:
+        if r.subset == "all":
+            table.add_row(
+                r.benchmark, r.metric, f"{100 * r.value:.2f} %", f"{100 * r.stderr:.2f}", str(r.n), r.protocol.hash
+            )
+    console.print(table)
+
+
+@cli.command(epilog="Example: lmmr1 report --profile micro")
+def report(
+    profile: Annotated[str, typer.Option(help="micro, smoke or paper.")] = "micro",
+    cores: Annotated[str, typer.Option(help="Cores that Snakemake may use.")] = "all",
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the jobs and what they would make.")] = False,
+) -> None:
+    """Bring results/PROFILE/report/ up to date; whatever it needs and is missing is made first."""
+    from reproduce.plan import Plan
+
+    plan = Plan.load({"profile": profile})
+    snakemake(["reproduce_all"], profile, cores, dry_run)
+    if not dry_run:
+        console.print(f"report: {plan.results('report', 'index.html')}", soft_wrap=True)
+
+
+def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool) -> None:
+    """Run the workflow in this environment, from the folder that holds the Snakefile. Raises typer.Exit on failure."""
+    from reproduce.plan import ROOT
+
+    options = [
+        "--cores",
+        cores,
+        "--config",
+        f"profile={profile}",
+        "--rerun-incomplete",
+        *(["--dry-run"] if dry_run else []),
+    ]
+    done = subprocess.run([sys.executable, "-m", "snakemake", *targets, *options], cwd=ROOT, check=False)
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+
+
+@cli.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    """Options of every command."""
+    if show:
+        console.print(f"lmmr1 {__version__}")
+        raise typer.Exit(0)
+
+
+def app() -> None:
+    """Entry point: errors that a user can mend become one line and exit code 2, failed training exit code 1."""
+    try:
+        cli()
+    except (UserError, TrainingError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2 if isinstance(e, UserError) else 1)
+
+
+if __name__ == "__main__":
+    app()

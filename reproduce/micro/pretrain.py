@@ -1,0 +1,396 @@
+"""Pretraining of the base ("instruct") checkpoint: supervised, packed, with a curriculum.
+
+The base learns every skill in two styles: a worked solution inside <think>, and a direct answer. Which style is
+likelier depends on the opening word of the question, so a greedy base reasons on some questions and blurts out others.
+
+The work is shared by `processes` single-threaded processes that average their gradients in shared memory. The result
+depends on the configuration and on `processes`, not on how many cores there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from reproduce.micro import world
+from reproduce.micro.model import EOS, FastTokenizer, ModelConfig, build_model, build_processor
+from reproduce.micro.packing import Group, cell_features, first_fit, gallery, loss_logits, pack, prefix
+from reproduce.micro.world import PHRASES, Item
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Settings of the pretraining; `image_worked_factor` is how often images are reasoned about, relative to text."""
+
+    steps: int = 900
+    tokens: int = 1800  # per step and process
+    row_length: int = 192
+    lr: float = 3e-3
+    warmup: int = 50
+    final_lr: float = 0.02  # share of lr that the cosine ends at
+    weight_decay: float = 0.05
+    seed: int = 0
+    phase_ends: tuple[float, float] = (0.2, 0.7)
+    p_worked: tuple[float, ...] = (0.15, 0.35, 0.60, 0.85)  # by opening word, in the order of PHRASES
+    image_worked_factor: float = 0.8
+    p_worked_early: float = 0.85  # before the last phase
+    p_untagged: float = 0.06
+    text_share: float = 0.25
+    image_weights: tuple[float, ...] = (0.30, 0.25, 0.30, 0.15)  # drawn, legend, scene, most
+    drill_shares: tuple[float, float, float] = (0.25, 0.05, 0.0)  # by phase
+    reading_shares: tuple[float, float, float] = (1.0, 0.5, 0.1)  # of the images also read cell by cell, by phase
+    variants: int = 24  # drawings of a class
+    drawings: int = 3  # of them, used in one step
+    alignment: float = 0.2  # weight of the loss that makes a cell's feature name the cell
+    log_every: int = 100
+    benchmark_n: int = 500  # for the measured overlap
+    benchmark_seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+
+IMAGE_SHEETS = ("drawn", "legend", "scene", "most")
+# What the loss is broken down by.
+KINDS = ("drill", "read", *(f"{task}{style}" for task in ("fact", *world.TASKS) for style in ("", " worked")))
+
+
+# ------------------------------------------------------------------------------------------------------ the data
+
+
+def completion(item: Item, style: str) -> str:
+    """The assistant's reply in one of the styles 'worked', 'direct' and 'untagged'."""
+    if style == "untagged":
+        return item.answer + EOS
+    return f"<think>{item.worked if style == 'worked' else ''}</think><answer>{item.answer}</answer>{EOS}"
+
+
+def reading(item: Item) -> Item:
+    """Transcribe the sheet cell by cell; it teaches glyphs and places faster than answers do."""
+    glyphs = item.task == "drawn"
+    answer = ("" if glyphs else ",").join(c for c in item.cells if not (glyphs and c == world.BLANK))
+    return replace(item, task="read", question="read image?", answer=answer, worked="")
+
+
+def train_sheet(make: Callable[[], Item]) -> Item:
+    """The first problem whose sheet is on the training side."""
+    while True:
+        item = make()
+        if world.split(world.key(item)) == "train":
+            return item
+
+
+class Stream:
+    """The endless stream of one process's training groups, with a record of every problem used."""
+
+    def __init__(self, cfg: PretrainConfig, rank: int, tokenizer: FastTokenizer, image_token: int) -> None:
+        self.cfg, self.tokenize, self.image_token = cfg, tokenizer, image_token
+        self.rng = random.Random(f"pretrain-{cfg.seed}-{rank}")
+        self.class_id = {name: i for i, name in enumerate(world.CLASSES)}
+        self.keys: set[str] = set()
+        self.answers = 0
+
+    def style(self, item: Item, phase: int) -> str:
+        """How this question is answered."""
+        rng, cfg = self.rng, self.cfg
+        if not item.worked:
+            return "direct"
+        if phase < 2 and rng.random() < cfg.p_worked_early:
+            return "worked"
+        if rng.random() < cfg.p_untagged:
+            return "untagged"
+        p = cfg.p_worked[PHRASES.index(item.phrase)] * (cfg.image_worked_factor if item.cells else 1)
+        return "worked" if rng.random() < p else "direct"
+
+    def text_items(self, phase: int) -> list[Item]:
+        """A chain, or several questions on one table; in phase 0 single facts and single look-ups."""
+        rng = self.rng
+        if rng.random() < 0.5:
+            lengths = (2, 2, 3) if phase == 0 else (2, 3, 4, 5, 5)
+            return [train_sheet(lambda: world.chain(rng, rng.choice(lengths)))]
+        first = train_sheet(lambda: world.table(rng, 1))
+        listing = first.question.split(";")[0]
+        values = {k: int(v) for k, v in (pair.split(":") for pair in listing.split(","))}
+        return [first] + [world.table(rng, n, values) for n in ((1,), (1, 2, 3), (2, 3))[phase]]
+
+    def image_items(self, phase: int) -> list[Item]:
+        """Several questions on one image; in phase 0 only what needs no arithmetic: read, look up, count."""
+        rng = self.rng
+        kind = rng.choices(IMAGE_SHEETS, self.cfg.image_weights)[0]
+        if kind == "drawn":
+            items = [train_sheet(lambda: world.drawn(rng, rng.choice((3, 4))))]
+        elif kind == "legend":
+            items = [train_sheet(lambda: world.legend(rng, 1))]
+            items += [world.legend(rng, n, items[0].cells) for n in ((1, 1), (1, 2, 3), (2, 3))[phase]]
+        elif kind == "scene":
+            items = [train_sheet(lambda: world.count(rng))]
+            items += [world.count(rng, items[0].cells) for _ in range((3, 2, 2)[phase])]
+            items += [world.scene(rng, n, items[0].cells) for n in ((), (2, 3), (2, 3))[phase]]
+        else:
+            items = [train_sheet(lambda: world.most(rng))]
+            items += [world.count(rng, items[0].cells) for _ in range((3, 2, 2)[phase])]
+            other = world.most(rng, items[0].cells, "shape" if items[0].question == "most colour?" else "colour")
+            items += [other] if other else []
+        if rng.random() >= self.cfg.reading_shares[phase]:
+            return items
+        return [reading(items[0])] + (items if phase or kind != "drawn" else [])
+
+    def drill(self) -> Group:
+        """Many single facts in a row; only the results are trained on."""
+        facts = [world.chain(self.rng, 2) for _ in range(16)]
+        self.keys.update(world.key(fact) for fact in facts)
+        ids = self.tokenize(",".join(fact.worked for fact in facts))
+        group = prefix(self.tokenize("<|im_start|>user\n"), facts[0], self.image_token, lambda name: 0)
+        group.branches.append((ids, range(4, len(ids), 6), KINDS.index("drill")))
+        return group
+
+    def group(self, phase: int) -> Group:
+        """One shared prefix with its questions and answers."""
+        rng = self.rng
+        if rng.random() < self.cfg.drill_shares[phase]:
+            return self.drill()
+        items = self.text_items(phase) if rng.random() < self.cfg.text_share else self.image_items(phase)
+        start = "<|im_start|>user\n" + ("<|vision_start|>" if items[0].cells else "")
+        drawings = self.cfg.drawings
+        group = prefix(
+            self.tokenize(start),
+            items[0],
+            self.image_token,
+            lambda name: self.class_id[name] * drawings + rng.randrange(drawings),
+        )
+        for item in [replace(item, phrase=rng.choice(PHRASES)) for item in items]:
+            self.keys.add(world.key(item))
+            close = "<|vision_end|>" if item.cells else ""
+            ask = self.tokenize(f"{close}{item.text}<|im_end|>\n<|im_start|>assistant\n")
+            style = self.style(item, phase)
+            reply = self.tokenize(completion(item, style))
+            kind = KINDS.index(item.task if style != "worked" else f"{item.task} worked")
+            group.branches.append((ask + reply, range(len(ask), len(ask) + len(reply)), kind))
+        self.answers += len(items)
+        return group
+
+    def groups(self, phase: int) -> list[Group]:
+        """One step's groups."""
+        out, size = [], 0
+        while size < self.cfg.tokens:
+            out.append(self.group(phase))
+            size += len(out[-1])
+        return out
+
+
+# --------------------------------------------------------------------------------------------------- the training
+
+
+class Averager:
+    """Gradients averaged over processes in shared memory, summed in the order of the ranks."""
+
+    def __init__(self, buffer: torch.Tensor, barrier, rank: int) -> None:
+        self.buffer, self.barrier, self.rank, self.turn = buffer, barrier, rank, 0
+
+    def __call__(self, parameters: list[torch.nn.Parameter]) -> None:
+        # Two buffers take turns: writing one is safe as soon as everybody has passed the other's barrier.
+        shared = self.buffer[self.turn]
+        self.turn = 1 - self.turn
+        torch.cat([p.grad.reshape(-1) for p in parameters], out=shared[self.rank])
+        self.barrier.wait(timeout=600)
+        total, at = shared.sum(0) / shared.shape[0], 0
+        for p in parameters:
+            p.grad.copy_(total[at : at + p.numel()].view_as(p))
+            at += p.numel()
+
+
+def make_optimizer(model: Qwen2_5_VLForConditionalGeneration, cfg: PretrainConfig):
+    """AdamW and its warm-up and cosine schedule."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": cfg.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.98), fused=True)
+
+    def scale(step: int) -> float:
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / cfg.steps)))
+        return min(1.0, (step + 1) / cfg.warmup) * (cfg.final_lr + (1 - cfg.final_lr) * cosine)
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+
+
+def alignment_loss(model: Qwen2_5_VLForConditionalGeneration, features: torch.Tensor, words: torch.Tensor):
+    """A cell's feature should be nearest to the embeddings of the words that name it, as in a contrastive tower."""
+    table = F.normalize(model.get_input_embeddings().weight, dim=-1)
+    scores = F.normalize(features, dim=-1) @ table.T * 10
+    return F.cross_entropy(scores, words[:, 0]) + F.cross_entropy(scores, words[:, 1])
+
+
+class LossCurve:
+    """Mean loss per token since the last row, in all and by kind of answer."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict] = []
+        self._sums, self._counts = torch.zeros(len(KINDS)), torch.zeros(len(KINDS))
+
+    def add(self, kind: torch.Tensor, losses: torch.Tensor) -> None:
+        """The loss tokens of one step."""
+        self._sums.index_add_(0, kind, losses)
+        self._counts.index_add_(0, kind, torch.ones_like(losses))
+
+    def row(self, step: int) -> dict:
+        """Close a stretch of steps."""
+        pairs = zip(KINDS, self._sums.tolist(), self._counts.tolist(), strict=True)
+        by_kind = {name: round(total / n, 3) for name, total, n in pairs if n}
+        self.rows.append({"step": step, "loss": round((self._sums.sum() / self._counts.sum()).item(), 4), **by_kind})
+        self._sums.zero_()
+        self._counts.zero_()
+        return self.rows[-1]
+
+
+def phase_of(step: int, cfg: PretrainConfig) -> int:
+    """0: facts, naming cells, short chains; 1: every task, mostly worked; 2: the final mixture of styles."""
+    return sum(step >= end * cfg.steps for end in cfg.phase_ends)
+
+
+def train(cfg: PretrainConfig, rank: int, average: Averager | None, log: Callable[[str], None]) -> dict:
+    """One process's share of the training; every rank ends with the same weights."""
+    started = time.time()
+    torch.manual_seed(cfg.seed * 1000 + rank)
+    processor, model = build_processor(), build_model(cfg.model).train()
+    tokenizer = FastTokenizer(processor.tokenizer)
+    stream = Stream(cfg, rank, tokenizer, model.config.image_token_id)
+    drawings = gallery(world.CLASSES, cfg.variants, f"pretrain-{cfg.seed}")
+    names = [tokenizer(name.replace(" ", "")) * 2 for name in world.CLASSES]
+    words = torch.tensor([name[:2] for name in names]).repeat_interleave(cfg.drawings, 0)
+    classes, parameters = torch.arange(len(world.CLASSES))[:, None], list(model.parameters())
+    optimizer, schedule = make_optimizer(model, cfg)
+    pad, curve = model.config.text_config.pad_token_id, LossCurve()
+    for step in range(cfg.steps):
+        batch = pack(first_fit(stream.groups(phase_of(step, cfg)), cfg.row_length), pad)
+        pick = torch.randint(cfg.variants, (len(world.CLASSES), cfg.drawings))
+        features = cell_features(model, drawings[classes, pick].flatten(0, 1))
+        token_losses = F.cross_entropy(loss_logits(model, features, batch), batch.target, reduction="none")
+        loss = token_losses.mean()
+        aligned = alignment_loss(model, features, words)
+        optimizer.zero_grad()
+        (loss + cfg.alignment * aligned).backward()
+        if average:
+            average(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        curve.add(batch.kind, token_losses.detach())
+        if (step + 1) % cfg.log_every == 0 or step + 1 == cfg.steps:
+            row = curve.row(step + 1)
+            log(f"{step + 1}/{cfg.steps} {time.time() - started:.0f}s {row}")
+    return {"model": model.eval(), "processor": processor, "curve": curve.rows, "stream": stream}
+
+
+def overlap(keys: set[str], cfg: PretrainConfig) -> dict:
+    """How many of the problems used belong to the benchmarks: to their side of the split, and to drawn benchmarks."""
+    drawn = {
+        world.key(item)
+        for name in world.BENCHMARKS
+        for item in world.draw_benchmark(name, cfg.benchmark_n, cfg.benchmark_seed)
+    }
+    return {
+        "distinct_keys": len(keys),
+        "keys_in_test_split": sum(world.split(k) == "test" for k in keys),
+        "benchmark_keys": len(drawn),
+        "overlap_with_benchmarks": len(keys & drawn),
+    }
+
+
+def _helper(rank: int, cfg: PretrainConfig, buffer: torch.Tensor, barrier, queue) -> None:
+    """A further process: train in step with rank 0 and hand back the keys it used."""
+    torch.set_num_threads(1)
+    try:
+        result = train(cfg, rank, Averager(buffer, barrier, rank), lambda line: None)
+        queue.put((result["stream"].keys, result["stream"].answers))
+    except BaseException:
+        barrier.abort()  # rank 0 is waiting: let it fail at once
+        raise
+
+
+def _train_together(cfg: PretrainConfig, processes: int, log: Callable[[str], None]) -> tuple[dict, set[str], int]:
+    """Rank 0 here, the others as spawned processes; the result of rank 0, and keys and answers of all."""
+    context = torch.multiprocessing.get_context("spawn")
+    size = sum(p.numel() for p in build_model(cfg.model).parameters())
+    buffer = torch.zeros(2, processes, size).share_memory_()
+    barrier, queue = context.Barrier(processes), context.SimpleQueue()
+    helpers = [
+        context.Process(target=_helper, args=(rank, cfg, buffer, barrier, queue), daemon=True)
+        for rank in range(1, processes)
+    ]
+    for helper in helpers:
+        helper.start()
+    try:
+        result = train(cfg, 0, Averager(buffer, barrier, 0) if helpers else None, log)
+    except BaseException:
+        barrier.abort()
+        raise
+    keys, answers = set(result["stream"].keys), result["stream"].answers
+    for _ in helpers:
+        more, count = queue.get()
+        keys |= more
+        answers += count
+    for helper in helpers:
+        helper.join()
+    return result, keys, answers
+
+
+def pretrain(cfg: PretrainConfig, out_dir: str | Path, processes: int = 2, log: Callable[[str], None] = print) -> dict:
+    """Train the base and save it as a normal Hugging Face folder with `pretrain.json`; returns that card.
+
+    The folder appears by renaming, complete or not at all. The helper processes are spawned, so a script that calls
+    this needs the usual `if __name__ == "__main__"` guard.
+    """
+    started, threads, out = time.time(), torch.get_num_threads(), Path(out_dir)
+    torch.set_num_threads(1)
+    try:
+        result, keys, answers = _train_together(cfg, processes, log)
+    finally:
+        torch.set_num_threads(threads)
+    model = result["model"]
+    card = {
+        "settings": asdict(cfg),
+        "processes": processes,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "answers": answers,
+        **overlap(keys, cfg),
+        "loss": result["curve"],
+        "seconds": round(time.time() - started, 1),
+    }
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    result["processor"].save_pretrained(temporary)
+    (temporary / "pretrain.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    if out.exists():
+        shutil.rmtree(out)
+    temporary.replace(out)
+    log(f"saved {out}: {card['parameters']} parameters, {card['distinct_keys']} problems, {card['seconds']} s")
+    return card
+
+
+def main() -> None:
+    """Command line: every numeric setting of PretrainConfig is an option."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--processes", type=int, default=2)
+    simple = [f for f in fields(PretrainConfig) if f.type in ("int", "float")]
+    for setting in simple:
+        kind = int if setting.type == "int" else float
+        parser.add_argument(f"--{setting.name.replace('_', '-')}", type=kind, default=setting.default)
+    args = parser.parse_args()
+    cfg = PretrainConfig(**{setting.name: getattr(args, setting.name) for setting in simple})
+    pretrain(cfg, args.out, args.processes, lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    main()

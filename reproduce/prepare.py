@@ -1,0 +1,77 @@
+"""Make what training and evaluation start from: prompts, benchmark files, and the manifest of the base checkpoint.
+
+python -m reproduce.prepare prompts --spec '{"mix": {"chain": 1.0}, "n": 100}' --seed 0 --out results/x/data/fre.jsonl
+python -m reproduce.prepare benchmark --name micro_chain --items 500 --out results/x/benchmarks/micro_chain.jsonl
+python -m reproduce.prepare checkpoint --spec '{"adopt": "Qwen/Qwen2.5-VL-3B-Instruct"}' --out results/x/base.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from lmmr1.types import UserError
+from reproduce import hub
+from reproduce.micro import build
+
+
+def prompts(spec: dict[str, Any], seed: int, out: Path) -> None:
+    """Training prompts of one stage, checked, with a card of what was kept and dropped."""
+    if "hub" in spec:
+        hub.write_prompts(spec["hub"], out)
+    else:
+        build.write_prompts(spec["mix"], spec["n"], seed, out)
+
+
+def checkpoint(spec: dict[str, Any], checkpoints: Path, out: Path) -> None:
+    """The manifest of a checkpoint that no stage trains: an adopted one, or the micro world's pretrained base.
+
+    Pretraining is content-addressed: the same settings find the folder that an earlier run made.
+    """
+    from lmmr1.store import adopt, write_manifest
+
+    if "adopt" in spec:
+        write_manifest(out, adopt(spec["adopt"], "adopted"))
+        return
+    from reproduce.micro.pretrain import PretrainConfig, pretrain
+
+    known = {f.name for f in dataclasses.fields(PretrainConfig)}
+    for key in spec["pretrain"]:
+        if key not in known:
+            raise UserError(f"config, key micro.pretrain: unknown key {key!r}; allowed: {', '.join(sorted(known))}")
+    cfg = PretrainConfig(**spec["pretrain"])
+    facts = json.dumps({"pretrain": dataclasses.asdict(cfg), "numerics": spec["numerics"]}, sort_keys=True)
+    folder = checkpoints / hashlib.sha256(facts.encode()).hexdigest()[:16] / "final"
+    if not folder.exists():
+        pretrain(cfg, folder)
+    write_manifest(out, adopt(str(folder), "micro base"))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line shown at the top of this file."""
+    parser = argparse.ArgumentParser(description="Prepare prompts, benchmark files and the base checkpoint.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, keys in {
+        "prompts": ("spec", "seed"),
+        "benchmark": ("name", "items"),
+        "checkpoint": ("spec", "checkpoints"),
+    }.items():
+        sub = commands.add_parser(name)
+        for key in keys:
+            sub.add_argument(f"--{key}", required=key in ("spec", "name"))
+        sub.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+    if args.command == "prompts":
+        prompts(json.loads(args.spec), int(args.seed or 0), args.out)
+    elif args.command == "benchmark":
+        build.write_benchmark(args.name, int(args.items or 500), 0, args.out)
+    else:
+        checkpoint(json.loads(args.spec), Path(args.checkpoints or "checkpoints"), args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+rule prompts:
+    output:
+        prompts=plan.results("data", "{stage}.jsonl"),
+        card=plan.results("data", "{stage}.card.json"),
+    log:
+        plan.results("logs", "prompts_{stage}.log"),
+    params:
+        spec=lambda wc: plan.prompts_spec(wc.stage),
+        numerics=plan.numerics,
+    retries: 2
+    shell:
+        "{PYTHON} reproduce.prepare prompts --spec {params.spec:q} --out {output.prompts} > {log} 2>&1"
+
+
+rule text_benchmark:
+    output:
+        plan.results("benchmarks", "{benchmark}.jsonl"),
+    log:
+        plan.results("logs", "benchmark_{benchmark}.log"),
+    wildcard_constraints:
+        benchmark=alternatives(plan.micro_benchmarks("lm_eval")),
+    params:
+        n=plan.profile.micro.items,
+        numerics=plan.numerics,
+    shell:
+        "{PYTHON} reproduce.prepare benchmark --name {wildcards.benchmark} --items {params.n} --out {output} > {log} 2>&1"
+
+
+use rule text_benchmark as image_benchmark with:
+    output:
+        plan.results("benchmarks", "{benchmark}.tsv"),
+    wildcard_constraints:
+        benchmark=alternatives(plan.micro_benchmarks("vlmevalkit")),
+
+
+rule checkpoint:
+    output:
+        plan.results("checkpoints", "{checkpoint}.json"),
+    log:
+        plan.results("logs", "checkpoint_{checkpoint}.log"),
+    benchmark:
+        plan.results("timings", "{checkpoint}", "checkpoint.tsv")
+    wildcard_constraints:
+        checkpoint="base|candidate",
+    threads: workflow.cores if plan.profile.world == "micro" else 1
+    params:
+        spec=lambda wc: plan.base_spec(wc.checkpoint),
+    shell:
+        "{PYTHON} reproduce.prepare checkpoint --spec {params.spec:q} --out {output} > {log} 2>&1"

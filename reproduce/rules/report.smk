@@ -1,0 +1,92 @@
+rule scores:
+    input:
+        lambda wc: plan.records([wc.arm]),
+    output:
+        plan.results("{arm}", "scores.csv"),
+    log:
+        plan.results("logs", "scores_{arm}.log"),
+    shell:
+        "{PYTHON} reports.scores --records {input} --out {output} > {log} 2>&1"
+
+
+rule table1:
+    input:
+        [plan.results(arm, "scores.csv") for arm in plan.arms],
+    output:
+        csv=f"{REPORT}/table1.csv",
+        tex=f"{REPORT}/table1.tex",
+        md=report(f"{REPORT}/table1.md", caption="../../reports/captions/table1.rst", category="Tables"),
+    log:
+        plan.results("logs", "table1.log"),
+    params:
+        benchmarks=list(plan.benchmarks),
+    shell:
+        "{PYTHON} reports.tables --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
+
+
+rule plot_arms:
+    input:
+        f"{REPORT}/table1.csv",
+    output:
+        svg=report(f"{REPORT}/arms.svg", caption="../../reports/captions/arms.rst", category="Figures"),
+        png=f"{REPORT}/arms.png",
+    log:
+        plan.results("logs", "plot_arms.log"),
+    params:
+        benchmarks=list(plan.benchmarks),
+    shell:
+        "{PYTHON} reports.plots arms --table {input} --benchmarks {params.benchmarks} --out {REPORT}/arms > {log} 2>&1"
+
+
+rule plot_curves:
+    input:
+        plan.runs(plan.trained, "steps.jsonl"),
+    output:
+        svg=report(f"{REPORT}/curves.svg", caption="../../reports/captions/curves.rst", category="Figures"),
+        png=f"{REPORT}/curves.png",
+    log:
+        plan.results("logs", "plot_curves.log"),
+    shell:
+        "{PYTHON} reports.plots curves --steps {input} --out {REPORT}/curves > {log} 2>&1"
+
+
+rule page:
+    input:
+        table=f"{REPORT}/table1.csv",
+        scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
+        figures=[f"{REPORT}/arms.svg", f"{REPORT}/curves.svg"],
+        manifests=plan.runs(plan.arms, "manifest.json"),
+        completions=plan.runs(plan.trained, "completions.jsonl"),
+        timings=plan.timings(),
+    output:
+        report(f"{REPORT}/index.html", caption="../../reports/captions/index.rst", category="Report"),
+    log:
+        plan.results("logs", "page.log"),
+    params:
+        benchmarks=list(plan.benchmarks),
+    shell:
+        "{PYTHON} reports.page --out {output} --table {input.table} --scores {input.scores} --figures {input.figures} "
+        "--manifests {input.manifests} --completions {input.completions} --timings {input.timings} "
+        "--benchmarks {params.benchmarks} > {log} 2>&1"
+
+
+rule readme:
+    input:
+        table=f"{REPORT}/table1.md",
+        csv=f"{REPORT}/table1.csv",
+        manifests=plan.runs(plan.arms, "manifest.json"),
+    log:
+        plan.results("logs", "readme.log"),
+    shell:
+        "{PYTHON} reports.readme --readme README.md --table {REPORT}/table1 --manifests {input.manifests} > {log} 2>&1"
+
+
+rule check:
+    input:
+        [plan.results(arm, "scores.csv") for arm in plan.arms],
+    log:
+        plan.results("logs", "check.log"),
+    params:
+        benchmarks=list(plan.benchmarks),
+    shell:
+        "{PYTHON} reports.gate --scores {input} --benchmarks {params.benchmarks} 2> {log}"

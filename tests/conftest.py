@@ -1,0 +1,50 @@
+"""Shared fixtures: a tiny random model folder, made once per session."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+import random
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A randomly initialised micro model with its processor, in Hugging Face format."""
+    from reproduce.micro.model import build_model, build_processor
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    build_model().save_pretrained(folder)
+    build_processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_samples(tmp_path_factory):
+    """make_samples(n, images): n problems of unequal prompt length; `images(i)` gives the number of images of problem i."""
+    from PIL import Image
+
+    from lmmr1.types import Sample
+
+    folder = tmp_path_factory.mktemp("images")
+
+    def make(n: int, images=lambda i: 0, seed: int = 0):
+        rng, out = random.Random(seed), []
+        for i in range(n):
+            files = []
+            for k in range(images(i)):
+                path = folder / f"{seed}-{i}-{k}.png"
+                size = (28 * rng.randint(1, 4), 28 * rng.randint(1, 3))
+                Image.frombytes("RGB", size, rng.randbytes(size[0] * size[1] * 3)).save(path)
+                files.append(path)
+            content = [{"type": "image"} for _ in files] + [
+                {"type": "text", "text": f"find {i}+{i * i}=?" + " give" * (i % 4)}
+            ]
+            out.append(Sample(f"s{seed}-{i}", [{"role": "user", "content": content}], tuple(files), str(i + i * i)))
+        return tuple(out)
+
+    return make

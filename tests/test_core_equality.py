@@ -1,0 +1,217 @@
+"""Contract: the core's sampler and learner compute what the Hugging Face model computes on plain full rows.
+
+If one of these breaks, training numbers changed: decide, and bump lmmr1.NUMERICS; do not widen a tolerance.
+"""
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from lmmr1.batch import collate, minibatches
+from lmmr1.config import LossConfig, SamplingConfig, TrainConfig
+from lmmr1.loss import policy_loss, token_weights
+from lmmr1.policy import load_policy
+from lmmr1.rollout import HFEngine
+from lmmr1.types import Reward, ScoredGroup
+from lmmr1.update import accumulate_gradients
+
+G, C = 4, 12
+KINDS = {"text": lambda i: 0, "image": lambda i: 1, "mixed": lambda i: i % 3}  # mixed: none, one or two images
+
+
+def full_rows(policy, sample, rollouts, temperature):
+    """(G, T) log-probabilities of the completions by one plain forward per row, nothing shared, nothing cached."""
+    out = []
+    for rollout in rollouts:
+        prompt = policy.encode([sample], 10_000)
+        length = prompt["input_ids"].size(1)
+        completion = torch.tensor([rollout.token_ids])
+        batch = {
+            **prompt,
+            "input_ids": torch.cat([prompt["input_ids"], completion], 1),
+            "attention_mask": torch.ones(1, length + completion.size(1), dtype=torch.long),
+            "mm_token_type_ids": torch.cat([prompt["mm_token_type_ids"], torch.zeros_like(completion)], 1),
+        }
+        logits = policy.model(**batch).logits[0, length - 1 : -1].float() / temperature
+        out.append(torch.log_softmax(logits, -1).gather(1, completion[0][:, None])[:, 0])
+    return out
+
+
+def rollouts_without_image_tokens(policy, samples, temperature=1.0, seed=1):
+    """A random model may sample the image mark, with which a plain full-row forward cannot run: draw until none has it."""
+    engine = HFEngine(policy)
+    sampling = SamplingConfig(max_completion_length=C, temperature=temperature)
+    marks = {policy.model.config.image_token_id, policy.model.config.video_token_id}
+    for attempt in range(50):
+        groups = engine.generate(samples, sampling, G, (seed, attempt))
+        if not any(marks & set(r.token_ids) for g in groups for r in g):
+            return groups
+    raise AssertionError("no draw without image tokens")
+
+
+def scored(samples, groups, dead=()):
+    """Groups with made-up rewards; those in `dead` have equal ones."""
+    values = lambda p, g: 1.0 if p in dead else float((p + g) % 3)
+    return [
+        ScoredGroup(s, rs, tuple(Reward(values(p, g), 0, 0) for g in range(len(rs))))
+        for p, (s, rs) in enumerate(zip(samples, groups, strict=True))
+    ]
+
+
+def gradients(model):
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def relative(a, b):
+    """Norm of the difference over the norm, over all tensors; a missing gradient counts as zero."""
+    names = sorted(a.keys() | b.keys())
+    zero = torch.zeros(())
+    difference = sum(float((a.get(n, zero) - b.get(n, zero)).pow(2).sum()) for n in names)
+    return (difference / sum(float(b.get(n, zero).pow(2).sum()) for n in names)) ** 0.5
+
+
+def advantages_of(groups):
+    from lmmr1.advantages import per_token
+    from lmmr1.batch import completions, rewards_of
+
+    return per_token("group_norm", rewards_of(groups), completions(groups, 0)[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampled_logprobs_equal_a_full_forward(tiny_model, make_samples, kind, temperature):
+    policy, samples = load_policy(str(tiny_model)), make_samples(4, KINDS[kind])
+    for sample, group in zip(samples, rollouts_without_image_tokens(policy, samples, temperature), strict=True):
+        with torch.no_grad():
+            expected = full_rows(policy, sample, group, temperature)
+        for rollout, row in zip(group, expected, strict=True):
+            assert torch.allclose(torch.tensor(rollout.logprobs), row, atol=1e-5)
+
+
+def test_greedy_equals_hugging_face_generate(tiny_model, make_samples):
+    policy, samples = load_policy(str(tiny_model)), make_samples(3, KINDS["image"])
+    mine = HFEngine(policy).generate(samples, SamplingConfig(temperature=0, max_completion_length=C), 1, (0,))
+    for sample, (rollout,) in zip(samples, mine, strict=True):
+        batch = policy.encode([sample], 1000)
+        out = policy.model.generate(**batch, max_new_tokens=C, do_sample=False)
+        assert list(rollout.token_ids) == out[0, batch["input_ids"].size(1) :].tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beta", [0.0, 0.04])
+@pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dr_grpo", "dapo"])
+def test_gradient_equals_plain_autograd(tiny_model, make_samples, kind, beta, loss_type):
+    if (beta or loss_type != "dapo") and kind == "image":
+        pytest.skip("covered by mixed")
+    cfg = TrainConfig(
+        loss=LossConfig(loss_type=loss_type, beta=beta),
+        sampling=SamplingConfig(max_completion_length=C),
+        num_generations=G,
+    )
+    policy = load_policy(str(tiny_model), trainable=True)
+    reference = None
+    if beta:
+        reference = load_policy(str(tiny_model))
+        with torch.no_grad():
+            for p in reference.model.parameters():
+                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(3)) * 0.02)
+    samples = make_samples(5, KINDS[kind])
+    groups = scored(samples, rollouts_without_image_tokens(policy, samples), dead={2})
+    batch = collate(groups, advantages_of(groups), policy.pad_id)
+    # old log-probabilities that differ from the present ones, so that ratios and clipping are exercised
+    noise = torch.randn(batch.old_logprobs.shape, generator=torch.Generator().manual_seed(5)) * 0.3
+    batch = type(batch)(
+        samples,
+        batch.completion_ids,
+        batch.completion_mask,
+        batch.old_logprobs + noise * batch.completion_mask,
+        batch.advantages,
+        G,
+    )
+    stats = accumulate_gradients(policy, reference, batch, cfg, float(batch.completion_mask.sum()))
+    mine = gradients(policy.model)
+
+    policy.model.zero_grad(set_to_none=True)
+    weights = token_weights(batch.completion_mask, cfg.loss, C, float(batch.completion_mask.sum()))
+    total = torch.zeros(())
+    for i, (sample, group) in enumerate(zip(samples, groups, strict=True)):
+        new = full_rows(policy, sample, group.rollouts, 1.0)
+        with torch.no_grad():
+            ref = full_rows(reference, sample, group.rollouts, 1.0) if beta else [None] * G
+        for g in range(G):
+            row, n = i * G + g, len(group.rollouts[g].token_ids)
+            loss, _ = policy_loss(new[g], batch.old_logprobs[row, :n], batch.advantages[row, :n], ref[g], cfg.loss)
+            total = total + (loss * weights[row, :n]).sum()
+    total.backward()
+    assert relative(mine, gradients(policy.model)) < 1e-4
+    if not beta:  # at beta 0 the skipped dead group has loss 0
+        assert stats["loss"] == pytest.approx(total.item(), abs=1e-5)
+
+
+def batch_of(policy, samples, groups):
+    return collate(groups, advantages_of(groups), policy.pad_id)
+
+
+def test_gradient_does_not_depend_on_batch_order_or_company(tiny_model, make_samples):
+    cfg = TrainConfig(sampling=SamplingConfig(max_completion_length=C), num_generations=G)
+    policy = load_policy(str(tiny_model), trainable=True)
+    samples = make_samples(4, KINDS["mixed"])
+    groups = scored(samples, rollouts_without_image_tokens(policy, samples))
+    whole = batch_of(policy, samples, groups)
+    tokens = float(whole.completion_mask.sum())
+    accumulate_gradients(policy, None, whole, cfg, tokens)
+    expected = gradients(policy.model)
+
+    policy.model.zero_grad(set_to_none=True)
+    policy.stepped()
+    accumulate_gradients(policy, None, batch_of(policy, samples[::-1], groups[::-1]), cfg, tokens)
+    assert relative(gradients(policy.model), expected) < 1e-5
+
+    policy.model.zero_grad(set_to_none=True)
+    for part in minibatches(whole, 4):  # one prompt at a time: no padding, no company
+        policy.stepped()
+        accumulate_gradients(policy, None, part, cfg, tokens)
+    assert relative(gradients(policy.model), expected) < 1e-5
+
+
+def test_chunked_logprobs_equal_whole_ones_forward_and_backward():
+    from lmmr1.loss import token_logprobs
+
+    generator = torch.Generator().manual_seed(0)
+    hidden, head = (torch.randn(n, 16, generator=generator, requires_grad=True) for n in (50, 40))
+    targets = torch.randint(40, (50,), generator=generator)
+    results = []
+    for chunk in (1000, 7):
+        hidden.grad = head.grad = None
+        logprobs, entropy = token_logprobs(hidden, head, targets, 0.7, chunk)
+        (logprobs * torch.arange(50)).sum().backward()
+        results.append((logprobs.detach(), entropy, hidden.grad, head.grad))
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, atol=1e-4, rtol=1e-5)
+
+
+def test_compaction_changes_no_sample(tiny_model, make_samples, monkeypatch):
+    policy, samples = load_policy(str(tiny_model)), make_samples(4, KINDS["mixed"])
+    sampling = SamplingConfig(max_completion_length=C)
+    # an end token that a random model samples often, so that rows end at many places
+    common = HFEngine(policy).generate(samples, sampling, G, (2,))[0][0].token_ids[0]
+    monkeypatch.setattr(type(policy), "eos_id", property(lambda self: common))
+    with_compaction = HFEngine(policy).generate(samples, sampling, 8, (2,))
+    monkeypatch.setattr("lmmr1.rollout.COMPACT_EVERY", 0)
+    without = HFEngine(policy).generate(samples, sampling, 8, (2,))
+    lengths = {len(r.token_ids) for g in without for r in g}
+    assert len(lengths) > 1
+    for a, b in zip(with_compaction, without, strict=True):
+        assert [r.token_ids for r in a] == [r.token_ids for r in b]
+        assert all(
+            torch.allclose(torch.tensor(x.logprobs), torch.tensor(y.logprobs), atol=1e-5)
+            for x, y in zip(a, b, strict=True)
+        )
+
+
+def test_ratio_is_exactly_one_before_the_first_step(tiny_model, make_samples):
+    cfg = TrainConfig(sampling=SamplingConfig(max_completion_length=C, temperature=0.7), num_generations=G)
+    policy, samples = load_policy(str(tiny_model), trainable=True), make_samples(4, KINDS["mixed"])
+    groups = scored(samples, HFEngine(policy, share_prefix=True).generate(samples, cfg.sampling, G, (0,)))
+    stats = accumulate_gradients(policy, None, batch_of(policy, samples, groups), cfg, 100.0)
+    assert stats["sampling/logp_difference"] < 1e-5 and stats["clip_ratio"] == 0
