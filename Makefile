@@ -46,7 +46,8 @@ format: setup  ## reformat the code
 	$(BIN)/snakefmt Snakefile reproduce/rules
 
 bench: setup  ## speed against TRL, as ratios measured side by side
-	$(BIN)/python -m pytest bench --benchmark-only
+	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only -o addopts=-q
+	$(BIN)/python -m bench.compare --out bench/results/$$(date +%F).json
 
 clean:  ## remove results and checkpoints (not the environment)
 	rm -rf results checkpoints .snakemake

@@ -41,6 +41,11 @@ include: "reproduce/rules/eval.smk"
 include: "reproduce/rules/report.smk"
 
 
+onerror:
+    # an old page must not pass for the result of a run that failed; its data stay where they are
+    shell(f"if [ -f {REPORT}/index.html ]; then mv {REPORT}/index.html {REPORT}/index.stale.html; fi")
+
+
 rule reproduce_all:
     default_target: True
     input:

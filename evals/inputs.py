@@ -141,17 +141,19 @@ def tsv_rows(path: Path, raw: bytes) -> Rows:
     if missing:
         raise UserError(f"{path}, line 1: column {missing[0]!r} is missing; expected index, image, question, answer")
     images: dict[str, str] = {}
+    line = reader.line_num + 1
     try:
         for row in reader:
-            where = f"{path}, line {reader.line_num}"
+            where = f"{path}, line {line}"
             if None in row or None in row.values():
                 raise UserError(f"{where}: expected {len(reader.fieldnames or ())} cells; is the file truncated?")
             # VLMEvalKit lets a short cell name the row whose image is meant.
             image = images.setdefault(row["index"], images.get(row["image"], row["image"]))
             choices = _choices(row.get("choices") or "[]", where)
             yield where, {**row, "id": row["index"], "image_base64": image, "choices": choices}
+            line = reader.line_num + 1
     except csv.Error as e:
-        raise UserError(f"{path}, line {reader.line_num}: not a TSV row ({e}); is the file truncated?") from None
+        raise UserError(f"{path}, line {line}: not a TSV row ({e}); is the file truncated?") from None
 
 
 def math500_rows(path: Path, raw: bytes) -> Rows:

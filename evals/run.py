@@ -84,17 +84,25 @@ def evaluate(  # noqa: PLR0917
     Raises:
         UserError: an unknown benchmark, a bad data file, a folder without a model.
     """
+    at_least_one({"--batch-size": batch_size})
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
+        key, revision = identify_after_names(model, benchmarks)
         jobs = plan(benchmarks, Path(workspace), limit, data_root, benchmark_dir, max_new_tokens)
-        key, revision = identify(model)
         return run_jobs(lambda: load_model(model, revision), jobs, out, batch_size, checkpoint or key)
 
 
 def check_inputs(model: str, benchmarks: list[str], data_root: Path | None, benchmark_dir: Path | None) -> None:
     """Check names, data and model as `evaluate` does, and stop there. Raises UserError."""
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
+        identify_after_names(model, benchmarks)
         plan(benchmarks, Path(workspace), None, data_root, benchmark_dir, None)
-        identify(model)
+
+
+def identify_after_names(model: str, benchmarks: Sequence[str]) -> tuple[str, str | None]:
+    """`identify(model)` once the names are known to be good: the cheap checks come before data are read or fetched."""
+    for name in benchmarks:
+        find(name)
+    return identify(model)
 
 
 def plan(  # noqa: PLR0917
@@ -106,14 +114,19 @@ def plan(  # noqa: PLR0917
     max_new_tokens: int | None,
 ) -> list[Job]:
     """Read and check the benchmarks' files. Raises UserError; images from inside the files go to `workspace`."""
-    for name, value in {"--limit": limit, "--max-new-tokens": max_new_tokens}.items():
-        if value is not None and value < 1:
-            raise UserError(f"{name} {value}: give at least 1")
+    at_least_one({"--limit": limit, "--max-new-tokens": max_new_tokens})
     found = [find(name) for name in dict.fromkeys(benchmarks)]
     if not found:
         raise UserError(f"no benchmark given; known: {', '.join(registry())}")
     prepared = [prepare(benchmark, data_root, benchmark_dir, limit, workspace) for benchmark in found]
     return [_job(p, max_new_tokens or p.benchmark.max_new_tokens) for p in prepared]
+
+
+def at_least_one(values: dict[str, int | None]) -> None:
+    """Raise UserError for a number below 1; None is no number."""
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name} {value}: give at least 1")
 
 
 def _job(prepared: Prepared, max_new_tokens: int) -> Job:
@@ -140,8 +153,6 @@ def run_jobs(
     load: Callable[[], EvalModel], jobs: Sequence[Job], out: Path, batch_size: int, checkpoint: str
 ) -> list[EvalRecord]:
     """Run what is not done yet; the model is loaded only if something is. All records, in the order of `jobs`."""
-    if batch_size < 1:
-        raise UserError(f"--batch-size {batch_size}: give at least 1")
     open_jobs = [job for job in jobs if not is_done(out / job.name, job, checkpoint)]
     if open_jobs:
         out.mkdir(parents=True, exist_ok=True)
@@ -279,6 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate several checkpoints in one process. 0: done; 2: something that the user can mend."""
     args = parse_arguments(arguments)
     try:
+        at_least_one({"--batch-size": args.batch_size})
         if len(args.manifest) != len(args.out):
             counts = f"{len(args.manifest)} manifests but {len(args.out)} output folders"
             raise UserError(f"{counts}; give as many --out as --manifest")

@@ -24,7 +24,7 @@ SCORER_REVISION = 1
 
 _DRESSING = re.compile(r"\\(?:boxed|text|mathrm|textbf|mathbf)\b|[${}*]")
 _LETTER = re.compile(r"\(?([A-Z])(?:[).:].*)?", re.DOTALL)
-_SAID = re.compile(r"\b(?:answer|option|choice)(?: is)?:?\s*\(?([A-Z])\b(?!')")
+_SAID = re.compile(r"\b(?i:answer|option|choice)(?: is)?:?\s*\(?([A-Z])\b(?!')")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def judged_text(response: str) -> str:
 
 
 def last_box(text: str) -> str:
-    r"""The last balanced `\boxed{...}` of `text` with its command, or an empty text."""
+    r"""The last balanced `\boxed{...}` of `text` with its command, without a full stop inside, or an empty text."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return ""
@@ -72,7 +72,7 @@ def last_box(text: str) -> str:
     for end in range(start + len("\\boxed"), len(text)):
         depth += (text[end] == "{") - (text[end] == "}")
         if depth == 0:
-            return text[start : end + 1]
+            return text[start:end].rstrip(" .") + "}"
     return ""
 
 

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import ssl
+import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,8 +31,30 @@ from lmmr1.types import Rollout, Sample, UserError
 
 
 @contextlib.contextmanager
+def environment(**values: str | None) -> Iterator[None]:
+    """Set environment variables (None removes one) and put the old values back."""
+    before = {name: os.environ.get(name) for name in values}
+    try:
+        _set_environment(values)
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextlib.contextmanager
 def _contained() -> Iterator[None]:
-    """Undo what importing vlmeval does to the process: no certificate checks, a log handler, an error about a .env."""
+    """Keep what importing vlmeval does from the process and the home folder.
+
+    It switches off certificate checks, adds a log handler, logs an error about a .env file and makes ~/LMUData.
+    """
     context, handlers, disabled = (
         ssl._create_default_https_context,
         [*logging.root.handlers],
@@ -39,7 +62,8 @@ def _contained() -> Iterator[None]:
     )
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with tempfile.TemporaryDirectory() as folder, environment(LMUData=folder):
+            yield
     finally:
         ssl._create_default_https_context = context
         logging.disable(disabled)
@@ -190,25 +214,6 @@ def read_predictions(path: Path) -> list[str]:
         raise UserError(f"{path}: not a prediction file ({e}); delete it and run the evaluation again") from None
 
 
-@contextlib.contextmanager
-def environment(**values: str | None) -> Iterator[None]:
-    """Set environment variables (None removes one) and put the old values back."""
-    before = {name: os.environ.get(name) for name in values}
-    try:
-        _set_environment(values)
-        yield
-    finally:
-        _set_environment(before)
-
-
-def _set_environment(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
 def task_version(prepared: Prepared) -> str:
     """Version of our prompts and loading for VLMEvalKit; bump it when they change."""
     return "1"
@@ -249,7 +254,8 @@ def download(name: str) -> Path:
     Raises UserError where it cannot be downloaded.
     """
     url, wanted = MathVision.DATASET_URL[name], MathVision.DATASET_MD5[name]
-    path = Path(os.environ.get("LMUData") or Path.home() / "LMUData") / f"{name}.tsv"
+    root = os.environ.get("LMUData")  # noqa: SIM112 (VLMEvalKit's name for it)
+    path = Path(root or Path.home() / "LMUData") / f"{name}.tsv"
     if path.exists() and _md5(path) == wanted:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,7 @@ def parse_settings(kind: type[Settings], values: dict[str, Any], where: str) -> 
     try:
         return kind.model_validate(values)
     except ValidationError as e:
-        first = e.errors()[0]
+        first = min(e.errors(), key=lambda error: error["type"] != "extra_forbidden")  # a misspelt key explains a missing one
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             model: Any = kind

@@ -27,6 +27,10 @@ class Policy:
     model: Any
     processor: Any
     source: str
+    pad_id: int
+    """Token that fills rows up."""
+    eos_id: int
+    """Token that ends a completion."""
     version: int = 0
     _shared: tuple[tuple[Any, ...], Prefix] | None = None
 
@@ -34,16 +38,6 @@ class Policy:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.device
-
-    @property
-    def pad_id(self) -> int:
-        """Token that fills rows up."""
-        return self.processor.tokenizer.pad_token_id
-
-    @property
-    def eos_id(self) -> int:
-        """Token that ends a completion."""
-        return self.processor.tokenizer.eos_token_id
 
     @property
     def head(self) -> torch.Tensor:
@@ -188,7 +182,8 @@ def load_policy(
     processor.image_processor.size = size
     check_supported(model, source)
     use_linear_patch_embedding(model)
-    return Policy(model.to(device).train(trainable), processor, source)
+    tokenizer = processor.tokenizer
+    return Policy(model.to(device).train(trainable), processor, source, tokenizer.pad_token_id, tokenizer.eos_token_id)
 
 
 def check_supported(model: Any, source: str) -> None:

@@ -40,7 +40,7 @@ def extract_answer(response: str) -> str:
 
 
 def accuracy(response: str, gold: str) -> tuple[float, str]:
-    """1.0 where the answer equals the gold, else 0.0, with a note: `equal`, `different`, `no_answer`, `refused` (too long
+    """1.0 where the answer equals the gold, else 0.0, with a note: `equal`, `different`, `no_answer`, `unparsed`, `refused` (too long
     or too deep to parse), `gold_unparsable`, `timeout`. Never raises on any text."""
     answer, gold = extract_answer(response), gold.strip()
     if not answer:
@@ -63,7 +63,7 @@ def _math_equal(answer: str, gold: str) -> tuple[float, str]:
             return 0.0, "gold_unparsable"
         found = parse(answer, parsing_timeout=seconds)
         if not found:
-            return 0.0, "no_answer"
+            return 0.0, "unparsed"
         return (1.0, "equal") if verify(wanted, found, timeout_seconds=seconds) else (0.0, "different")
     except TimeoutException:
         return 0.0, "timeout"

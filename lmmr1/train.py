@@ -21,6 +21,7 @@ from lmmr1.advantages import per_token
 from lmmr1.batch import collate, completions, rewards_of
 from lmmr1.config import TrainConfig, load_train_config
 from lmmr1.data import prompt_batches, read_samples
+from lmmr1.exits import run_cli
 from lmmr1.metrics import completion_rows, step_metrics
 from lmmr1.policy import Policy, load_policy
 from lmmr1.rewards import score
@@ -139,4 +140,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -50,7 +50,7 @@ def accumulate_gradients(
     needs_kl = reference is not None and not cfg.loss.kl_in_reward
     forward = GroupForward(policy, batch, cfg, grad=True)
     teacher = GroupForward(reference, batch, cfg, grad=False) if reference is not None and needs_kl else None
-    total = {"loss": 0.0, "entropy": 0.0, "clip_ratio": 0.0, "kl": 0.0, "sampling/logp_difference": 0.0, "tokens": 0.0}
+    total = {"loss": 0.0, "entropy": 0.0, "clip_ratio/region_mean": 0.0, "kl": 0.0, "sampling/logp_difference": 0.0, "tokens": 0.0}
     for index in range(len(batch.samples)):
         rows = slice(index * batch.num_generations, (index + 1) * batch.num_generations)
         if teacher is None and not bool(batch.advantages[rows].any()):
@@ -66,7 +66,7 @@ def accumulate_gradients(
         with torch.no_grad():
             total["loss"] += objective.item()
             total["entropy"] += entropy.sum().item()
-            total["clip_ratio"] += clipped.sum().item()
+            total["clip_ratio/region_mean"] += clipped.sum().item()
             total["kl"] += kl(logprobs, target, "k3").sum().item() if target is not None else 0.0
             gap = (logprobs - old).abs().max().item()
             total["sampling/logp_difference"] = (
@@ -75,7 +75,7 @@ def accumulate_gradients(
             total["tokens"] += logprobs.numel()
     forward.backward()
     tokens = max(total.pop("tokens"), 1.0)
-    return {k: v / tokens if k in ("entropy", "clip_ratio", "kl") else v for k, v in total.items()}
+    return {k: v / tokens if k in ("entropy", "clip_ratio/region_mean", "kl") else v for k, v in total.items()}
 
 
 class GroupForward:

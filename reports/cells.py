@@ -14,8 +14,21 @@ from reports.statistics import Interval, difference_interval, score_interval
 
 Cells = dict[tuple[str, str], pd.DataFrame]
 """(arm, benchmark) -> per-item scores (k seeds, n items): index seed, columns item id, both sorted."""
-COLUMNS = ["profile", "arm", "column", "mean", "low", "high", "diff", "diff_low", "diff_high", "n", "seeds", "records",
-           "protocols"]
+COLUMNS = [
+    "profile",
+    "arm",
+    "column",
+    "mean",
+    "low",
+    "high",
+    "diff",
+    "diff_low",
+    "diff_high",
+    "n",
+    "seeds",
+    "records",
+    "protocols",
+]
 """Fractions, not percent. `diff*` is empty for the baseline. `seeds`, `records`, `protocols` are joined by `;`."""
 
 
@@ -27,8 +40,10 @@ def headline(scores: pd.DataFrame, benchmarks: list[Benchmark]) -> pd.DataFrame:
             have = set(rows[(rows.arm == arm) & (rows.seed == seed)].benchmark)
             for b in benchmarks:
                 if b.name not in have:
-                    raise UserError(f"results/{profile}/{arm}/{seed}/eval/{b.name}/record.json: no accuracy over all "
-                                    f"items for arm {arm}, seed {seed}; run this evaluation, then reports.scores")
+                    raise UserError(
+                        f"results/{profile}/{arm}/{seed}/eval/{b.name}/record.json: no accuracy over all "
+                        f"items for arm {arm}, seed {seed}; run this evaluation, then reports.scores"
+                    )
     return rows[rows.benchmark.isin([b.name for b in benchmarks])]
 
 
@@ -38,19 +53,21 @@ def load_cells(scores: pd.DataFrame) -> Cells:
     Raises UserError where a file is missing or holds other items than the record or the arm's other seeds say.
     """
     cells: Cells = {}
-    for (arm, benchmark), rows in scores.groupby(["arm", "benchmark"], sort=False):
-        rows = rows.sort_values("seed")
+    for (arm, benchmark), rows in scores.sort_values("seed").groupby(["arm", "benchmark"], sort=False):
         series = [_item_scores(row) for row in rows.itertuples()]
         for row, one in zip(rows.itertuples(), series, strict=True):
             _require_same_items(row.samples, one.index, rows.iloc[0].samples, series[0].index)
-        cells[arm, benchmark] = pd.DataFrame([s.to_numpy() for s in series], index=list(rows.seed), columns=series[0].index)
+        values = [s.to_numpy() for s in series]
+        cells[arm, benchmark] = pd.DataFrame(values, index=list(rows.seed), columns=series[0].index)
     return cells
 
 
 def _item_scores(row: tuple) -> pd.Series:
     """Per-item accuracy, sorted by id. For a macro average over categories each item weighs n / (C n_category)."""
-    samples = pd.DataFrame([(str(s.get("doc_id")), s.get("accuracy"), str(s.get("category")))
-                            for s in read_jsonl(Path(row.samples))], columns=["doc_id", "accuracy", "category"])
+    samples = pd.DataFrame(
+        [(str(s.get("doc_id")), s.get("accuracy"), str(s.get("category"))) for s in read_jsonl(Path(row.samples))],
+        columns=["doc_id", "accuracy", "category"],
+    )
     if samples.doc_id.duplicated().any():
         raise UserError(f"{row.samples}: doc_id {samples.doc_id[samples.doc_id.duplicated()].iloc[0]} is there twice")
     if not samples.accuracy.map(lambda a: isinstance(a, bool | int | float)).all():
@@ -60,16 +77,19 @@ def _item_scores(row: tuple) -> pd.Series:
         sizes = samples.groupby("category").category.transform("size")
         values = values * len(samples) / (samples.category.nunique() * sizes)
     if len(samples) != row.n or not np.isclose(values.mean(), row.value, rtol=0, atol=1e-6):
-        raise UserError(f"{row.samples}: {len(samples)} items, mean {values.mean():.6f}, but {row.record} says "
-                        f"{row.n} items, {row.value:.6f} ({row.aggregation}); run the evaluation again")
+        raise UserError(
+            f"{row.samples}: {len(samples)} items, mean {values.mean():.6f}, but {row.record} says "
+            f"{row.n} items, {row.value:.6f} ({row.aggregation}); run the evaluation again"
+        )
     return pd.Series(values.to_numpy(), index=pd.Index(samples.doc_id, name="doc_id")).sort_index()
 
 
 def _require_same_items(path: str, ids: pd.Index, other_path: str, other: pd.Index) -> None:
     if not ids.equals(other):
         first = ", ".join(sorted(set(ids) ^ set(other))[:3])
-        raise UserError(f"{path}: other items than {other_path}, only in one of them: {first}; "
-                        "evaluate both on the same data file")
+        raise UserError(
+            f"{path}: other items than {other_path}, only in one of them: {first}; evaluate both on the same data file"
+        )
 
 
 def summarise(scores: pd.DataFrame, cells: Cells, benchmarks: list[Benchmark]) -> pd.DataFrame:
@@ -91,9 +111,23 @@ def summarise(scores: pd.DataFrame, cells: Cells, benchmarks: list[Benchmark]) -
             mean = score_interval(parts)
             diff = difference_interval(parts, base) if arm != BASELINE else Interval(*[np.nan] * 3)
             sources = pd.concat([scores[(scores.arm == arm) & (scores.benchmark == b.name)] for b in members])
-            rows.append([sources.profile.iloc[0], arm, name, mean.mean, mean.low, mean.high, diff.mean, diff.low,
-                         diff.high, sum(p.shape[1] for p in parts), _joined(cells[arm, members[0].name].index),
-                         _joined(sources.record), _joined(dict.fromkeys(sources.protocol_hash))])
+            rows.append(
+                [
+                    sources.profile.iloc[0],
+                    arm,
+                    name,
+                    mean.mean,
+                    mean.low,
+                    mean.high,
+                    diff.mean,
+                    diff.low,
+                    diff.high,
+                    sum(p.shape[1] for p in parts),
+                    _joined(cells[arm, members[0].name].index),
+                    _joined(sources.record),
+                    _joined(dict.fromkeys(sources.protocol_hash)),
+                ]
+            )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -87,5 +87,10 @@ def _registered(name: str) -> Benchmark:
 
 def add_benchmarks_argument(parser: argparse.ArgumentParser) -> None:
     """The `--benchmarks` option that tables, plots and page share."""
-    parser.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME[:GROUP:TITLE]",
-                        help="columns of Table 1 in order; a bare name is looked up in evals/benchmarks.yaml")
+    parser.add_argument(
+        "--benchmarks",
+        nargs="+",
+        required=True,
+        metavar="NAME[:GROUP:TITLE]",
+        help="columns of Table 1 in order; a bare name is looked up in evals/benchmarks.yaml",
+    )

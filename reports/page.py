@@ -3,8 +3,9 @@
     python -m reports.page --out results/micro/report/index.html --table results/micro/report/table1.csv \\
         --figures results/micro/report/arms.svg results/micro/report/curves.svg \\
         --scores results/micro/baseline/scores.csv results/micro/fre/scores.csv ... \\
-        --manifests results/micro/baseline/0/manifest.json ... --completions results/micro/fre/0/completions.jsonl ... \\
-        --timings timings/micro/fre/0/train.tsv ... --benchmarks micro_chain micro_table ...
+        --manifests results/micro/baseline/0/manifest.json ... \\
+        --completions results/micro/fre/0/completions.jsonl ... --timings timings/micro/fre/0/train.tsv ... \\
+        --benchmarks micro_chain micro_table ...
 
 --figures, --completions and --timings may be empty. A figure's caption is the text of reports/captions/NAME.rst.
 """
@@ -62,8 +63,11 @@ def summary(table: pd.DataFrame, benchmarks: list[Benchmark]) -> list[str]:
             sentences.append(f"{title} of {len(members)} benchmarks, compared with the baseline: {verdicts}.")
     control = table[(table.arm == CONTROL) & (table.column == averages[-1][0])]
     for _, row in control.iterrows():
-        reading = (" A reward that ignores the answer gains too: hold the other gains against this one."
-                   if row.diff_low > 0 else "")
+        reading = (
+            " A reward that ignores the answer gains too: hold the other gains against this one."
+            if row.diff_low > 0
+            else ""
+        )
         sentences.append(f"The random-reward control {_verdict(row)} in the {averages[-1][1]}.{reading}")
     return sentences
 
@@ -84,18 +88,31 @@ def table_rows(table: pd.DataFrame, decimals: int = 1) -> list[dict[str, Any]]:
         for _, row in rows.iterrows():
             mean, _, half = mean_cell(row, decimals).partition(" ± ")
             has_diff = not pd.isna(row["diff"])
-            diff, _, ends = difference_cell(row, decimals).removesuffix(" *").partition(" ") if has_diff else ("", "", "")
+            text = difference_cell(row, decimals).removesuffix(" *") if has_diff else ""
+            diff, _, ends = text.partition(" ")
             verdict = "gain" if row.diff_low > 0 else "loss" if row.diff_high < 0 else ""
-            cells.append({"mean": mean, "half_width": half, "diff": diff, "diff_ends": ends, "verdict": verdict,
-                          "average": row.column in AVERAGES, "records": row.records, "column": row.column, "n": row.n,
-                          "protocols": row.protocols})
+            cells.append(
+                {
+                    "mean": mean,
+                    "half_width": half,
+                    "diff": diff,
+                    "diff_ends": ends,
+                    "verdict": verdict,
+                    "average": row.column in AVERAGES,
+                    "records": row.records,
+                    "column": row.column,
+                    "n": row.n,
+                    "protocols": row.protocols,
+                }
+            )
         arms.append({"name": arm, "title": arm_title(arm), "cells": cells})
     return arms
 
 
 def group_spans(benchmarks: list[Benchmark]) -> list[tuple[str, int]]:
     """(title, columns) of the header's first row; an average has no title."""
-    titles = [GROUP_TITLES[members[0].group] if name not in AVERAGES else "" for name, _, members in columns(benchmarks)]
+    shown = columns(benchmarks)
+    titles = ["" if name in AVERAGES else GROUP_TITLES[members[0].group] for name, _, members in shown]
     return [(title, len(list(run))) for title, run in groupby(titles)]
 
 
@@ -121,22 +138,31 @@ def caption(name: str) -> str:
 
 
 def render(**context: Any) -> str:
-    """Fill page.html.jinja with autoescape; the page's own script is allowed by its hash, no other script runs."""
-    script, style = read_text(HERE / "page.js"), read_text(HERE / "page.css")
+    """Fill page.html.jinja with autoescape on; the page's own script is allowed by its hash, no other script runs."""
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("page.html.jinja").render(
-        **context, arm_title=arm_title, style=Markup(style), script=Markup(script), limit=LIMIT,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
+    environment.filters["sha256_base64"] = lambda text: base64.b64encode(
+        hashlib.sha256(text.encode()).digest()
+    ).decode()
+    return environment.get_template("page.html.jinja").render(**context, arm_title=arm_title, limit=LIMIT)
 
 
 def provenance(manifests: Manifests, timings: list[Path]) -> dict[str, Any]:
     """The template's view of where the numbers come from."""
     common, different = settings(manifests)
-    runs = [{"arm": run.arm, "seed": run.seed, "key": m.get("key"), "parent": m.get("parent") or "-", "code": m.get("code"),
-             "weights": str(m.get("weights_sha256"))[:12], "device": m.get("device")} for run, m in manifests.items()]
-    return {"runs": runs, "common": common, "different": different, "versions": versions(manifests),
-            "setting_arms": list(next(iter(different.values()), {})), "timings": wall_times(timings),
-            "commits": sorted({str(r["code"]) for r in runs})}
+    runs = []
+    for run, manifest in manifests.items():
+        shown = {key: manifest.get(key) or "-" for key in ("key", "parent", "code", "device")}
+        weights = str(manifest.get("weights_sha256"))[:12]
+        runs.append({"arm": run.arm, "seed": run.seed, "weights": weights, **shown})
+    return {
+        "runs": runs,
+        "common": common,
+        "different": different,
+        "versions": versions(manifests),
+        "setting_arms": list(next(iter(different.values()), {})),
+        "timings": wall_times(timings),
+        "commits": sorted({str(r["code"]) for r in runs}),
+    }
 
 
 def main(argv: list[str]) -> None:
@@ -154,14 +180,25 @@ def main(argv: list[str]) -> None:
     table = read_table(args.table)
     scores = headline(read_scores(args.scores), benchmarks)
     shown = [{"title": title, "average": name in AVERAGES} for name, title, _ in columns(benchmarks)]
-    write_text(args.out, render(
-        profile=table.profile.iloc[0], seeds=", ".join(max(table.seeds.str.split(";"), key=len)),
-        summary=summary(table, benchmarks), means_caption=MEANS_CAPTION, differences_caption=DIFFERENCES_CAPTION,
-        columns=shown, groups=group_spans(benchmarks), arms=table_rows(table), benchmarks=benchmarks,
-        titles={b.name: b.title for b in benchmarks},
-        figures=[{"svg": inline_svg(p), "caption": caption(p.stem)} for p in args.figures],
-        answers=pick_answers(scores), training=pick_training(args.completions),
-        **provenance(read_manifests(args.manifests), args.timings)))
+    write_text(
+        args.out,
+        render(
+            profile=table.profile.iloc[0],
+            seeds=", ".join(max(table.seeds.str.split(";"), key=len)),
+            summary=summary(table, benchmarks),
+            means_caption=MEANS_CAPTION,
+            differences_caption=DIFFERENCES_CAPTION,
+            columns=shown,
+            groups=group_spans(benchmarks),
+            arms=table_rows(table),
+            benchmarks=benchmarks,
+            titles={b.name: b.title for b in benchmarks},
+            figures=[{"svg": inline_svg(p), "caption": caption(p.stem)} for p in args.figures],
+            answers=pick_answers(scores),
+            training=pick_training(args.completions),
+            **provenance(read_manifests(args.manifests), args.timings),
+        ),
+    )
 
 
 if __name__ == "__main__":

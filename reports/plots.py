@@ -5,8 +5,8 @@
     python -m reports.plots curves --out results/micro/report/curves \\
         --steps results/micro/fre/0/steps.jsonl results/micro/fre/1/steps.jsonl ...
 
---out is the path without suffix. An arm has the same colour and marker in every figure. SVGs have a transparent ground and
-draw text and lines in INK and LINE, so that the page can recolour them for dark screens.
+--out is the path without suffix. An arm has the same colour and marker in every figure. SVGs have a transparent ground
+and draw text and lines in INK and LINE, so that the page can recolour them for dark screens.
 """
 
 from __future__ import annotations
@@ -40,11 +40,29 @@ from reports.layout import (
 
 INK, LINE = "#1a1a1b", "#d9d9da"
 STYLE = {
-    "font.family": ["DejaVu Sans"], "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "text.color": INK,
-    "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "grid.color": LINE,
-    "axes.axisbelow": True, "grid.linewidth": 0.8, "legend.frameon": False, "svg.fonttype": "none",
-    "svg.hashsalt": "lmmr1", "figure.dpi": 100, "savefig.dpi": 160, "axes.titleweight": "bold",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": LINE,
+    "axes.axisbelow": True,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lmmr1",
+    "figure.dpi": 100,
+    "savefig.dpi": 160,
+    "axes.titleweight": "bold",
 }
 CURVES = {
     "reward": "Reward",
@@ -52,8 +70,11 @@ CURVES = {
     "completions/mean_length": "Completion length",
 }
 """Metric of steps.jsonl (TRL's names): title of its panel."""
-CURVE_UNITS = {"reward": "mean per rollout batch", "rewards/accuracy/mean": "share of right answers",
-               "completions/mean_length": "tokens"}
+CURVE_UNITS = {
+    "reward": "mean per rollout batch",
+    "rewards/accuracy/mean": "share of right answers",
+    "completions/mean_length": "tokens",
+}
 
 
 def plot_arms(table: pd.DataFrame, benchmarks: list[Benchmark]) -> Figure:
@@ -75,7 +96,7 @@ def plot_arms(table: pd.DataFrame, benchmarks: list[Benchmark]) -> Figure:
             _arms_panel(ax, table, panel)
             ax.set_title(title, loc="left")
         axes[0].set_ylabel("Accuracy (%)")
-        axes[0].set_ylim(bottom=0)
+        axes[0].set_ylim(bottom=-0.02 * axes[0].get_ylim()[1])  # a mean of 0 shows its whole marker
         _legend(figure, list(dict.fromkeys(table.arm)), markers=True)
     return figure
 
@@ -96,7 +117,7 @@ def _arms_panel(ax: Axes, table: pd.DataFrame, panel: list[tuple[str, str]]) -> 
 
 def read_steps(paths: list[Path]) -> pd.DataFrame:
     """Training logs as (arm, seed, step, *CURVES), one row per step. Raises UserError on a file without them."""
-    frames = []
+    frames = [pd.DataFrame(columns=["step", *CURVES, "arm", "seed"])] if not paths else []
     for path in paths:
         run = run_of(path)
         frame = pd.DataFrame(list(read_jsonl(path)))
@@ -113,8 +134,13 @@ def read_steps(paths: list[Path]) -> pd.DataFrame:
 def plot_curves(steps: pd.DataFrame) -> Figure:
     """One panel per metric of CURVES: a thin line per seed, a thick one for their mean, smoothed over steps.
 
-    steps: columns arm, seed, step, *CURVES.
+    steps: columns arm, seed, step, *CURVES; without rows the figure says that no arm was trained.
     """
+    if steps.empty:
+        with matplotlib.rc_context(STYLE):
+            figure = Figure(figsize=(10, 1))
+            figure.text(0.5, 0.5, "No arm of this profile was trained.", ha="center", va="center")
+        return figure
     arms = list(dict.fromkeys(steps.arm))
     window = max(1, int(steps.step.max()) // 15)
     with matplotlib.rc_context(STYLE):
@@ -131,7 +157,7 @@ def plot_curves(steps: pd.DataFrame) -> Figure:
             ax.set_xlabel("step of the arm's last stage")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             ax.margins(x=0.02)
-            ax.set_ylim(bottom=min(0.0, float(steps[metric].min())))
+            ax.set_ylim(bottom=min(-0.02 * ax.get_ylim()[1], float(steps[metric].min())))
         _legend(figure, arms, markers=False)
     return figure
 
@@ -164,7 +190,7 @@ def main(argv: list[str]) -> None:
     arms.add_argument("--table", type=Path, required=True, help="table1.csv")
     add_benchmarks_argument(arms)
     curves = kinds.add_parser("curves", help="training curves")
-    curves.add_argument("--steps", nargs="+", type=Path, required=True, help="steps.jsonl of each trained run")
+    curves.add_argument("--steps", nargs="*", type=Path, default=[], help="steps.jsonl of each trained run")
     for kind in (arms, curves):
         kind.add_argument("--out", type=Path, required=True, help="path without suffix")
     args = parser.parse_args(argv)

@@ -22,11 +22,13 @@ def read_manifests(paths: list[Path]) -> Manifests:
 def settings(manifests: Manifests) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Settings of the trained arms: ({key: value} that all share, {key: {arm: value}} that differ), keys dotted.
 
-    A setting that varies over an arm's seeds shows all its values. An arm without settings (adopted) is left out.
+    A setting that varies over an arm's seeds shows all its values. Runs without a parent (adopted) are left out: their
+    settings, if any, are those of another kind of training.
     """
     per_arm: dict[str, dict[str, list[str]]] = {}
     for run, manifest in manifests.items():
-        for key, value in _flat(manifest.get("config") or {}, ""):
+        config = manifest.get("config") if manifest.get("parent") else None
+        for key, value in _flat(config or {}, ""):
             values = per_arm.setdefault(run.arm, {}).setdefault(key, [])
             values += [value] if value not in values else []
     common, different = {}, {}
@@ -58,9 +60,10 @@ def versions(manifests: Manifests) -> dict[str, str]:
 
 
 def wall_times(paths: list[Path]) -> list[tuple[str, int, float, float]]:
-    """(rule, jobs, seconds in all, most memory of a job in MB) from Snakemake's benchmark files, named after their rule.
+    """(rule, jobs, seconds in all, most memory of a job in MB) from Snakemake's benchmark files.
 
-    `timings/micro/fre/0/train.tsv` belongs to rule `train`. Raises UserError on another kind of file.
+    A file is named after its rule: `timings/micro/fre/0/train.tsv` belongs to rule `train`.
+    Raises UserError on another kind of file.
     """
     rules: dict[str, list[tuple[float, float]]] = {}
     for path in paths:

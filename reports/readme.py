@@ -36,8 +36,11 @@ def source_line(table: pd.DataFrame, commits: list[str]) -> str:
     seeds = max(table.seeds.str.split(";"), key=len)
     sizes = sorted(set(table[~table.column.isin(list(AVERAGES))].n))
     items = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    return (f"Profile `{table.profile.iloc[0]}`; seeds {', '.join(seeds)} per trained arm; n = {items} items per benchmark; "
-            f"trained at commit {', '.join(f'`{c}`' for c in sorted(set(commits)))}.")
+    code = ", ".join(f"`{c}`" for c in sorted(set(commits)))
+    return (
+        f"Profile `{table.profile.iloc[0]}`; seeds {', '.join(seeds)} per trained arm; n = {items} items per "
+        f"benchmark; trained at commit {code}."
+    )
 
 
 def main(argv: list[str]) -> None:

@@ -76,17 +76,31 @@ def pick_answers(scores: pd.DataFrame, each: int = 2) -> list[Answer]:
 
 
 def _answer(sample: dict[str, Any], arm: str, benchmark: str, right: bool, seed: int) -> Answer:
-    notes = [("seed", seed), ("item", sample.get("doc_id")),
-             *((k, sample[k]) for k in ("category", "accuracy", "format", "note", "length", "finish") if k in sample)]
-    return Answer(arm, benchmark, right, clean(_prompt(sample)), clean(_first(sample.get("resps"))),
-                  clean(sample.get("target", ""), 200), tuple((k, clean(v, 60)) for k, v in notes))
+    notes = [
+        ("seed", seed),
+        ("item", sample.get("doc_id")),
+        *((k, sample[k]) for k in ("category", "accuracy", "format", "note", "length", "finish") if k in sample),
+    ]
+    return Answer(
+        arm,
+        benchmark,
+        right,
+        clean(_prompt(sample)),
+        clean(_first(sample.get("resps"))),
+        clean(sample.get("target", ""), 200),
+        tuple((k, clean(v, 60)) for k, v in notes),
+    )
 
 
 def _prompt(sample: dict[str, Any]) -> str:
     """The question: `prompt`, or a text of lm-eval's `doc`, or its first argument; empty where there is none."""
     doc = sample.get("doc")
-    options = [sample.get("prompt"), *(doc.get(k) for k in ("question", "problem", "prompt") if isinstance(doc, dict)),
-               sample.get("question"), _first(sample.get("arguments"))]
+    options = [
+        sample.get("prompt"),
+        *(doc.get(k) for k in ("question", "problem", "prompt") if isinstance(doc, dict)),
+        sample.get("question"),
+        _first(sample.get("arguments")),
+    ]
     return next((o for o in options if isinstance(o, str) and o), "")
 
 
@@ -97,7 +111,7 @@ def _first(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def pick_training(completions: list[Path], each: int = 3) -> list[Answer]:
+def pick_training(completions: list[Path], each: int = 4) -> list[Answer]:
     """The first `each` completions of the first and of the last step, from the first file of every arm.
 
     completions: completions.jsonl files. Raises UserError on a missing or malformed one.
@@ -123,8 +137,17 @@ def pick_training(completions: list[Path], each: int = 3) -> list[Answer]:
 
 def _completion(row: dict[str, Any], arm: str, seed: int) -> Answer:
     numbers = [(k, row[k]) for k in ("reward", "accuracy", "format", "advantage") if k in row]
-    notes = [("seed", seed), ("sample", row.get("sample_id")),
-             *((k, f"{v:.3g}" if isinstance(v, float) else v) for k, v in numbers)]
-    return Answer(arm, f"step {clean(row.get('step'), 20)}", row.get("accuracy") == 1, clean(row.get("prompt", "")),
-                  clean(row.get("completion", "")), clean(row.get("answer", ""), 200),
-                  tuple((k, clean(v, 60)) for k, v in notes))
+    notes = [
+        ("seed", seed),
+        ("sample", row.get("sample_id")),
+        *((k, f"{v:.3g}" if isinstance(v, float) else v) for k, v in numbers),
+    ]
+    return Answer(
+        arm,
+        f"step {clean(row.get('step'), 20)}",
+        row.get("accuracy") == 1,
+        clean(row.get("prompt", "")),
+        clean(row.get("completion", "")),
+        clean(row.get("answer", ""), 200),
+        tuple((k, clean(v, 60)) for k, v in notes),
+    )

@@ -19,8 +19,22 @@ from evals.records import Protocol, read_records
 from lmmr1.types import UserError
 from reports.files import read_text, run_cli, run_of, write_text
 
-COLUMNS = ["profile", "arm", "seed", "benchmark", "subset", "metric", "value", "stderr", "n", "checkpoint",
-           "protocol_hash", "record", "samples", "aggregation"]
+COLUMNS = [
+    "profile",
+    "arm",
+    "seed",
+    "benchmark",
+    "subset",
+    "metric",
+    "value",
+    "stderr",
+    "n",
+    "checkpoint",
+    "protocol_hash",
+    "record",
+    "samples",
+    "aggregation",
+]
 """`value` and `stderr` in [0, 1]; `record` and `samples` are paths relative to the working directory."""
 
 
@@ -35,9 +49,24 @@ def collect(records: list[Path]) -> pd.DataFrame:
         for r in read_records(path):
             if r.benchmark != path.parent.name:
                 raise UserError(f"{path}: holds benchmark {r.benchmark!r}; move it to eval/{r.benchmark}/")
-            rows.append([run.profile, run.arm, run.seed, r.benchmark, r.subset, r.metric, r.value, r.stderr, r.n,
-                         r.checkpoint, r.protocol.hash, str(path), str(path.parent / r.samples),
-                         r.protocol.aggregation])
+            rows.append(
+                [
+                    run.profile,
+                    run.arm,
+                    run.seed,
+                    r.benchmark,
+                    r.subset,
+                    r.metric,
+                    r.value,
+                    r.stderr,
+                    r.n,
+                    r.checkpoint,
+                    r.protocol.hash,
+                    str(path),
+                    str(path.parent / r.samples),
+                    r.protocol.aggregation,
+                ]
+            )
     scores = pd.DataFrame(rows, columns=COLUMNS)
     check(scores)
     return scores
@@ -55,9 +84,10 @@ def check(scores: pd.DataFrame) -> None:
         firsts = rows.drop_duplicates("protocol_hash")
         if len(firsts) > 1:
             a, b = firsts.iloc[0], firsts.iloc[1]
+            difference = _difference(Path(a.record), Path(b.record))
             raise UserError(
-                f"{b.record}: {benchmark} of arm {b.arm} was measured with protocol {b.protocol_hash}, arm {a.arm} with "
-                f"{a.protocol_hash} ({a.record}){_difference(Path(a.record), Path(b.record))}; evaluate both the same way"
+                f"{b.record}: {benchmark} of arm {b.arm} was measured with protocol {b.protocol_hash}, arm {a.arm} "
+                f"with {a.protocol_hash} ({a.record}){difference}; evaluate both the same way"
             )
 
 

@@ -98,8 +98,8 @@ def _seed_term(parts: list[np.ndarray]) -> tuple[float, float]:
 def _item_terms(items: list[np.ndarray]) -> list[tuple[float, float]]:
     """Per benchmark (var_i / n_b / B^2, n_b - 1), benchmarks being independent samples of items.
 
-    The variance of the mean is never taken below (z / (n + z^2))^2: with it, items that are all alike get the half-width
-    z^2 / (n + z^2), which is Wilson's upper bound after 0 of n, instead of 0.
+    The variance of the mean is never taken below (z / (n + z^2))^2: with it, items that are all alike get the
+    half-width z^2 / (n + z^2), which is Wilson's upper bound after 0 of n, instead of 0.
     """
     terms = []
     for d in items:

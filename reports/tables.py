@@ -24,10 +24,14 @@ from reports.layout import GROUP_TITLES, Benchmark, add_benchmarks_argument, arm
 from reports.scores import read_scores
 from reports.statistics import Interval
 
-MEANS_CAPTION = ("Accuracy in percent, mean over seeds ± half-width of the 95 % interval (seeds and items; the baseline "
-                 "is one run: items only).")
-DIFFERENCES_CAPTION = ("Difference to the baseline in points, paired by item, with its 95 % interval; * where the "
-                       "interval excludes 0 (no correction for the number of cells).")
+MEANS_CAPTION = (
+    "Accuracy in percent, mean over seeds ± half-width of the 95 % interval over seeds and items "
+    "(over items only for an arm of one run, as the baseline is)."
+)
+DIFFERENCES_CAPTION = (
+    "Difference to the baseline in points, paired by item, with its 95 % interval; * where the "
+    "interval excludes 0 (no correction for the number of cells)."
+)
 
 
 def mean_cell(row: pd.Series, decimals: int) -> str:
@@ -51,8 +55,9 @@ def _signed(value: float, decimals: int) -> str:
 def rows_of(table: pd.DataFrame, differences: bool, decimals: int) -> list[list[str]]:
     """The cells as text: one list per arm, its title first. The baseline has no row among differences."""
     cell = difference_cell if differences else mean_cell
-    arms = [(arm, rows) for arm, rows in table.groupby("arm", sort=False) if not (differences and rows["diff"].isna().all())]
-    return [[arm_title(arm), *(cell(row, decimals) for _, row in rows.iterrows())] for arm, rows in arms]
+    shown = table[table["diff"].notna()] if differences else table
+    by_arm = shown.groupby("arm", sort=False)
+    return [[arm_title(arm), *(cell(row, decimals) for _, row in rows.iterrows())] for arm, rows in by_arm]
 
 
 def markdown(table: pd.DataFrame, benchmarks: list[Benchmark], decimals: int = 1) -> str:
@@ -60,8 +65,11 @@ def markdown(table: pd.DataFrame, benchmarks: list[Benchmark], decimals: int = 1
     head = ["Arm", *(title for _, title, _ in columns(benchmarks))]
     blocks = []
     for caption, differences in ((MEANS_CAPTION, False), (DIFFERENCES_CAPTION, True)):
-        lines = [_escape_markdown(head), ["---", *["---:"] * (len(head) - 1)],
-                 *(_escape_markdown(row) for row in rows_of(table, differences, decimals))]
+        lines = [
+            _escape_markdown(head),
+            ["---", *["---:"] * (len(head) - 1)],
+            *(_escape_markdown(row) for row in rows_of(table, differences, decimals)),
+        ]
         blocks.append(f"{_escape_markdown([caption])[0]}\n\n" + "".join("| " + " | ".join(x) + " |\n" for x in lines))
     return "\n".join(blocks)
 
@@ -71,15 +79,23 @@ def _escape_markdown(texts: list[str]) -> list[str]:
 
 
 def latex(table: pd.DataFrame, benchmarks: list[Benchmark], decimals: int = 1) -> str:
-    r"""Both blocks as one booktabs `tabular`, with the paper's groups above the columns. Needs \usepackage{booktabs}."""
+    r"""Both blocks as one booktabs `tabular`, with the paper's groups above the columns. Needs the package."""
     shown = columns(benchmarks)
     width = len(shown) + 1
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule", *_latex_groups(shown),
-             _latex_row(["Arm", *(title for _, title, _ in shown)])]
+    lines = [
+        rf"\begin{{tabular}}{{l{'r' * len(shown)}}}",
+        r"\toprule",
+        *_latex_groups(shown),
+        _latex_row(["Arm", *(title for _, title, _ in shown)]),
+    ]
     blocks = (("Accuracy (%) ± 95 % half-width", False), ("Difference to the baseline (points) [95 % interval]", True))
     for caption, differences in blocks:  # short: a spanning cell does not wrap
-        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape_latex(caption)}}}}} \\", r"\midrule",
-                  *(_latex_row(row) for row in rows_of(table, differences, decimals))]
+        lines += [
+            r"\midrule",
+            rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape_latex(caption)}}}}} \\",
+            r"\midrule",
+            *(_latex_row(row) for row in rows_of(table, differences, decimals)),
+        ]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
@@ -104,9 +120,19 @@ def _latex_row(texts: list[str]) -> str:
 
 def escape_latex(text: str) -> str:
     """Text as LaTeX source: special characters escaped, ±, − and → as math."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-               "−": "$-$", "→": r"$\rightarrow$", "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "]": "{]}",
-               **{c: "\\" + c for c in "&%$#_{}"}}
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "−": "$-$",
+        "→": r"$\rightarrow$",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "[": "{[}",
+        "]": "{]}",
+        **{c: "\\" + c for c in "&%$#_{}"},
+    }
     return "".join(special.get(c, c) for c in text)
 
 

@@ -12,10 +12,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; see d
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lmmr1 import __version__
-from lmmr1.types import TrainingError, UserError
+from lmmr1.exits import run_cli
+from lmmr1.types import UserError
 
 cli = typer.Typer(
     name="lmmr1",
@@ -143,12 +145,8 @@ def version(show: Annotated[bool, typer.Option("--version", help="Show the versi
 
 
 def app() -> None:
-    """Entry point: errors that a user can mend become one line and exit code 2, failed training exit code 1."""
-    try:
-        cli()
-    except (UserError, TrainingError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2 if isinstance(e, UserError) else 1)
+    """Entry point of the `lmmr1` script."""
+    run_cli(cli)
 
 
 if __name__ == "__main__":

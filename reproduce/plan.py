@@ -6,6 +6,7 @@ Torch-free, so that building the workflow stays instant; every user error become
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -247,6 +248,12 @@ class Plan:
         if self.profile.world == "micro":
             return json.dumps({"pretrain": self.profile.micro.pretrain, "numerics": NUMERICS}, sort_keys=True)
         return json.dumps({"adopt": self.profile.base_model})
+
+    @property
+    def report_code(self) -> str:
+        """Hash of the report's source, so that an edited table or plot is made again, and nothing that costs time."""
+        files = sorted(p for p in (ROOT / "reports").rglob("*") if p.suffix in (".py", ".css", ".js", ".jinja", ".rst"))
+        return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()[:12]
 
     @property
     def numerics(self) -> int:

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lmmr1.exits import run_cli
 from lmmr1.types import UserError
 from reproduce import hub
 from reproduce.micro import build
@@ -74,4 +75,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

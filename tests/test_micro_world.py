@@ -55,15 +55,15 @@ def compute(text):
 
 def solve(item):
     """The answer from the question's text and the cells alone."""
-    tally = {w: " ".join(item.cells).split().count(w) for w in (*world.COLOURS, *world.SHAPES)}
+    seen = {w: " ".join(item.cells).split().count(w) for w in (*world.COLOURS, *world.SHAPES)}
     if item.task in ("chain", "fact"):
         return compute(item.question)
     if item.task == "drawn":
         return compute("".join(item.cells).rstrip("."))
     if item.task == "most":
         words = world.COLOURS if "colour" in item.question else world.SHAPES
-        return max(words, key=tally.get)
-    values = tally
+        return max(words, key=seen.get)
+    values = seen
     if item.task == "table":
         values = dict(re.findall(r"(\w+):(\d)", item.question))
     if item.task == "legend":
@@ -79,7 +79,7 @@ def test_benchmark_answers_agree_with_an_independent_evaluator(name):
         assert item.worked
         for left, right in re.findall(r"(\d[+-]\d)=(\d)", item.worked):
             assert compute(left) == right
-        if item.task not in ("most",):
+        if item.task not in ("count", "most"):
             assert item.worked.endswith(f"={item.answer}")
 
 
@@ -304,7 +304,7 @@ def packed_group(model, fast, item, image, drawings):
         pixels, size = np.asarray(image), world.CELL
         for k in range(len(item.cells)):
             y, x = k // item.cols * size, k % item.cols * size
-            drawings.append(packing.cell_patches(pixels[y : y + size, x : x + size]))
+            drawings.append(pixels[y : y + size, x : x + size])
     rows = iter(range(len(drawings) - len(item.cells), len(drawings)))
     start = fast("<|im_start|>user\n" + ("<|vision_start|>" if item.cells else ""))
     group = packing.prefix(start, item, model.config.image_token_id, lambda name: next(rows))
@@ -323,8 +323,8 @@ def test_packed_logits_equal_the_standard_forward(processor):
         item = world.draw_benchmark(f"micro_{task}", 1, 9)[0]
         image = png(world.render(item, 9)) if item.cells else None
         groups.append(packed_group(model, fast, item, image, drawings))
-        for style in ("worked", "direct", "untagged"):
-            expected.append(reference_logits(model, processor, item, image, pretrain.completion(item, style)))
+        replies = [pretrain.completion(item, style) for style in ("worked", "direct", "untagged")]
+        expected += [reference_logits(model, processor, item, image, reply) for reply in replies]
     batch = packing.pack([groups[:3], groups[3:]], model.config.text_config.pad_token_id)
     features = packing.cell_features(model, torch.from_numpy(np.array(drawings)))
     got = packing.loss_logits(model, features, batch)

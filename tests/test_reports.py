@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,19 +22,42 @@ from reports import cells, layout, page, plots, readme, scores, tables
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "test_reports_golden"
-BENCHMARKS = ["micro_chain:text:Chain & sum", "micro_table:text:Table", "micro_drawn:mm_reasoning:Drawn|chain",
-              "micro_legend:mm_reasoning:Legend_key", "micro_scene:mm_reasoning:Scene", "micro_count:mm_general:Count",
-              "micro_most:mm_general:Most"]
+BENCHMARKS = [
+    "micro_chain:text:Chain & sum",
+    "micro_table:text:Table",
+    "micro_drawn:mm_reasoning:Drawn|chain",
+    "micro_legend:mm_reasoning:Legend_key",
+    "micro_scene:mm_reasoning:Scene",
+    "micro_count:mm_general:Count",
+    "micro_most:mm_general:Most",
+]
 NAMES = [b.split(":")[0] for b in BENCHMARKS]
 SKILL = {"baseline": 0.40, "fre": 0.46, "mgt_only": 0.50, "two_stage": 0.58, "random_reward": 0.40}
 HOSTILE = "<script>alert(1)</script>\x00\ud800\u202e" + "</pre><img src=http://evil.example/x.png onerror=alert(2)>"
 
 
 def protocol(benchmark: str, **changes: object) -> Protocol:
-    values = dict(harness="micro", harness_version="1", task=benchmark, task_version="1", prompt="r1", prompt_hash="0" * 16,
-                  decoding={"temperature": 0}, backend="hf", dtype="float32", min_pixels=None, max_pixels=None, judge=None,
-                  scorer="exact", scorer_version="1", aggregation="mean", data_sha256="1" * 16)
-    return Protocol(**{**values, **changes})
+    return replace(
+        Protocol(
+            harness="micro",
+            harness_version="1",
+            task=benchmark,
+            task_version="1",
+            prompt="r1",
+            prompt_hash="0" * 16,
+            decoding={"temperature": 0},
+            backend="hf",
+            dtype="float32",
+            min_pixels=None,
+            max_pixels=None,
+            judge=None,
+            scorer="exact",
+            scorer_version="1",
+            aggregation="mean",
+            data_sha256="1" * 16,
+        ),
+        **changes,
+    )
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:
@@ -41,15 +67,40 @@ def write_jsonl(path: Path, rows: list[dict]) -> None:
 
 def write_eval(folder: Path, benchmark: str, right: np.ndarray, answer: str = "", **changes: object) -> None:
     """A record and its samples. right: (n,) 0/1."""
-    rows = [{"doc_id": i, "doc": {"question": f"What is {i} + {i}?"}, "target": str(2 * i),
-             "resps": [[answer or f"<think>{i}</think><answer>{2 * i + 1 - int(r)}</answer>"]],
-             "filtered_resps": [str(2 * i + 1 - int(r))], "accuracy": int(r), "format": 1,
-             "category": "even" if i % 2 == 0 else "odd", "length": 12, "finish": "stop"} for i, r in enumerate(right)]
+    rows = [
+        {
+            "doc_id": i,
+            "doc": {"question": f"What is {i} + {i}?"},
+            "target": str(2 * i),
+            "resps": [[answer or f"<think>{i}</think><answer>{2 * i + 1 - int(r)}</answer>"]],
+            "filtered_resps": [str(2 * i + 1 - int(r))],
+            "accuracy": int(r),
+            "format": 1,
+            "category": "even" if i % 2 == 0 else "odd",
+            "length": 12,
+            "finish": "stop",
+        }
+        for i, r in enumerate(right)
+    ]
     write_jsonl(folder / "samples.jsonl", rows)
     kinds = {"all": right, "even": right[::2], "odd": right[1::2]}
-    write_records(folder / "record.json", [
-        EvalRecord(benchmark, subset, "accuracy", float(r.mean()), float(r.std(ddof=1) / len(r) ** 0.5), len(r), "key",
-                   protocol(benchmark, **changes), "samples.jsonl") for subset, r in kinds.items()])
+    write_records(
+        folder / "record.json",
+        [
+            EvalRecord(
+                benchmark,
+                subset,
+                "accuracy",
+                float(r.mean()),
+                float(r.std(ddof=1) / len(r) ** 0.5),
+                len(r),
+                "key",
+                protocol(benchmark, **changes),
+                "samples.jsonl",
+            )
+            for subset, r in kinds.items()
+        ],
+    )
 
 
 def write_run(folder: Path, arm: str, seed: int, steps: int, rng: np.random.Generator) -> None:
@@ -58,22 +109,59 @@ def write_run(folder: Path, arm: str, seed: int, steps: int, rng: np.random.Gene
     if arm == "random_reward":
         config["reward"]["kind"] = "random"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").write_text(json.dumps({
-        "key": f"{arm}-{seed}", "weights": "checkpoints/x", "weights_sha256": "ab" * 32,
-        "parent": None if arm == "baseline" else "baseline-0", "config": {} if arm == "baseline" else config,
-        "data_sha256": None, "numerics": 1, "code": "0123abc", "versions": {"torch": "2.9"}, "device": "cpu"}))
+    (folder / "manifest.json").write_text(
+        json.dumps(
+            {
+                "key": f"{arm}-{seed}",
+                "weights": "checkpoints/x",
+                "weights_sha256": "ab" * 32,
+                "parent": None if arm == "baseline" else "baseline-0",
+                "config": {"pretraining": 1} if arm == "baseline" else config,
+                "data_sha256": None,
+                "numerics": 1,
+                "code": "0123abc",
+                "versions": {"torch": "2.9"},
+                "device": "cpu",
+            }
+        )
+    )
     if arm == "baseline":
         return
     rise = 1 - np.exp(-np.arange(1, steps + 1) / (steps / 3))
     accuracy = np.clip(SKILL["baseline"] + (SKILL[arm] - 0.35) * 2 * rise + rng.normal(0, 0.04, steps), 0, 1)
-    write_jsonl(folder / "steps.jsonl", [
-        {"step": i + 1, "reward": a + 0.5 * rise[i], "reward_std": 0.3, "rewards/accuracy/mean": a, "loss": 0.01,
-         "rewards/format/mean": rise[i], "completions/mean_length": 20 + 18 * rise[i] + rng.normal()}
-        for i, a in enumerate(accuracy)])
-    write_jsonl(folder / "completions.jsonl", [
-        {"step": s, "sample_id": f"p{s}-{g}", "prompt": "What is 1 + 1?", "completion": HOSTILE if g == 0 else "<answer>2",
-         "answer": "2", "reward": 1.5 * g, "accuracy": g, "format": g, "advantage": 2 * g - 1}
-        for s in (1, steps // 2, steps) for g in (0, 1)])
+    write_jsonl(
+        folder / "steps.jsonl",
+        [
+            {
+                "step": i + 1,
+                "reward": a + 0.5 * rise[i],
+                "reward_std": 0.3,
+                "rewards/accuracy/mean": a,
+                "loss": 0.01,
+                "rewards/format/mean": rise[i],
+                "completions/mean_length": 20 + 18 * rise[i] + rng.normal(),
+            }
+            for i, a in enumerate(accuracy)
+        ],
+    )
+    write_jsonl(
+        folder / "completions.jsonl",
+        [
+            {
+                "step": s,
+                "sample_id": f"p{s}-{g}",
+                "prompt": "What is 1 + 1?",
+                "completion": HOSTILE if g == 0 else "<answer>2",
+                "answer": "2",
+                "reward": 1.5 * g,
+                "accuracy": g,
+                "format": g,
+                "advantage": 2 * g - 1,
+            }
+            for s in (1, steps // 2, steps)
+            for g in (0, 1)
+        ],
+    )
 
 
 def write_tree(root: Path, n: int = 40, seeds: tuple[int, ...] = (0, 1, 2), steps: int = 30) -> Path:
@@ -90,5 +178,422 @@ def write_tree(root: Path, n: int = 40, seeds: tuple[int, ...] = (0, 1, 2), step
 
 
 def records_of(results: Path, arm: str) -> list[str]:
-    return [f"results/micro/{arm}/{s}/eval/{b}/record.json" for s in (0, 1, 2) for b in NAMES
-            if (results / arm / str(s)).exists()]
+    return [
+        f"results/micro/{arm}/{s}/eval/{b}/record.json"
+        for s in (0, 1, 2)
+        for b in NAMES
+        if (results / arm / str(s)).exists()
+    ]
+
+
+def build(results: Path, arms: list[str] | None = None) -> Path:
+    """Run every command as the workflow does, in the folder above `results`/. Returns the report folder."""
+    arms = arms or list(SKILL)
+    out, trained = "results/micro/report", [a for a in arms if a != "baseline"]
+    for arm in arms:
+        scores.main(["--out", f"results/micro/{arm}/scores.csv", "--records", *records_of(results, arm)])
+    files = [f"results/micro/{arm}/scores.csv" for arm in arms]
+    runs = [f"results/micro/{a}/{s}" for a in trained for s in (0, 1, 2)]
+    tables.main(["--out-dir", out, "--scores", *files, "--benchmarks", *BENCHMARKS])
+    plots.main(["arms", "--table", f"{out}/table1.csv", "--out", f"{out}/arms", "--benchmarks", *BENCHMARKS])
+    plots.main(["curves", "--out", f"{out}/curves", "--steps", *[f"{r}/steps.jsonl" for r in runs]])
+    Path("timings").mkdir(exist_ok=True)
+    Path("timings/train.tsv").write_text("s\th:m:s\tmax_rss\n90.0\t0:01:30\t512.5\n30\t0:00:30\t-\n")
+    page.main(
+        [
+            "--out",
+            f"{out}/index.html",
+            "--table",
+            f"{out}/table1.csv",
+            "--scores",
+            *files,
+            "--figures",
+            f"{out}/arms.svg",
+            f"{out}/curves.svg",
+            "--timings",
+            "timings/train.tsv",
+            "--manifests",
+            "results/micro/baseline/0/manifest.json",
+            *[f"{r}/manifest.json" for r in runs],
+            "--completions",
+            *[f"{r}/completions.jsonl" for r in runs],
+            "--benchmarks",
+            *BENCHMARKS,
+        ]
+    )
+    return results / "report"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree with its report, to be read only. Returns the folder above results/."""
+    root = tmp_path_factory.mktemp("tree")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        build(write_tree(root))
+    return root
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh small tree that a test may spoil; the working directory is above results/."""
+    monkeypatch.chdir(tmp_path)
+    return write_tree(tmp_path, n=6, steps=6)
+
+
+def make_table(results: Path) -> None:
+    """Scores of all arms, then the table."""
+    for arm in SKILL:
+        scores.main(["--out", f"results/micro/{arm}/scores.csv", "--records", *records_of(results, arm)])
+    files = [f"results/micro/{arm}/scores.csv" for arm in SKILL]
+    tables.main(["--out-dir", "results/micro/report", "--scores", *files, "--benchmarks", *BENCHMARKS])
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with attributes, and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+@pytest.mark.parametrize("suffix", ["md", "csv", "tex"])
+def test_table_is_the_golden_one(built: Path, suffix: str) -> None:
+    """After a wanted change: copy the new file there and say why in the commit."""
+    got = (built / f"results/micro/report/table1.{suffix}").read_text(encoding="utf-8")
+    assert got == (GOLDEN / f"table1.{suffix}").read_text(encoding="utf-8")
+
+
+def test_every_number_can_be_traced_to_its_records(built: Path) -> None:
+    rows = list(csv.DictReader((built / "results/micro/report/table1.csv").open(encoding="utf-8")))
+    assert len(rows) == len(SKILL) * (len(BENCHMARKS) + 2)
+    for row in rows:
+        files = [json.loads((built / path).read_text()) for path in row["records"].split(";")]
+        values = [r["value"] for file in files for r in file if r["subset"] == "all"]
+        assert float(row["mean"]) == pytest.approx(np.mean(values), abs=1e-6)
+        assert {r["protocol_hash"] for file in files for r in file} == set(row["protocols"].split(";"))
+        assert row["seeds"] == ("0" if row["arm"] == "baseline" else "0;1;2")
+
+
+def test_second_build_is_the_same_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    again = build(write_tree(tmp_path))
+    files = sorted(p.name for p in again.iterdir())
+    assert files == sorted(
+        [
+            "index.html",
+            *(f"{f}.{k}" for f in ("arms", "curves") for k in ("png", "svg")),
+            *(f"table1.{k}" for k in ("csv", "md", "tex")),
+        ]
+    )
+    for name in files:
+        assert (again / name).read_bytes() == (built / "results/micro/report" / name).read_bytes(), name
+
+
+def test_order_of_sample_lines_does_not_matter(results: Path) -> None:
+    make_table(results)
+    before = (results / "report/table1.csv").read_bytes()
+    for path in results.glob("*/*/eval/*/samples.jsonl"):
+        path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    make_table(results)
+    assert (results / "report/table1.csv").read_bytes() == before
+
+
+def test_latex_and_markdown_are_escaped() -> None:
+    assert tables.escape_latex(r"50 % of a_b & {x} \ →") == (r"50 \% of a\_b \& \{x\} \textbackslash{} $\rightarrow$")
+    text = (GOLDEN / "table1.md").read_text(encoding="utf-8")
+    assert r"Drawn\|chain" in text and r"Legend\_key" in text
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")}
+    assert widths == {len(BENCHMARKS) + 4}
+    rows = (GOLDEN / "table1.tex").read_text(encoding="utf-8").split(r"\midrule")[2::2]
+    assert {line.count(" & ") for block in rows for line in block.splitlines() if line.endswith(r"\\")} == {9}
+
+
+def test_macro_average_over_categories(results: Path) -> None:
+    """Each category counts the same, whatever its size."""
+    for arm in SKILL:
+        for seed in (0,) if arm == "baseline" else (0, 1, 2):
+            folder = results / arm / str(seed) / "eval" / "micro_most"
+            rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+            for row in rows:
+                row["category"] = "rare" if row["doc_id"] == 0 else "frequent"
+                row["accuracy"] = int(row["doc_id"] == 0)
+            write_jsonl(folder / "samples.jsonl", rows)
+            how = protocol("micro_most", aggregation="macro")
+            record = EvalRecord("micro_most", "all", "accuracy", 0.5, 0.1, 6, "key", how, "samples.jsonl")
+            write_records(folder / "record.json", [record])
+    make_table(results)
+    table = cells.read_table(results / "report/table1.csv").set_index(["arm", "column"])
+    assert table.loc[("fre", "micro_most"), "mean"] == pytest.approx(0.5)
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+def test_missing_record_is_named(results: Path) -> None:
+    (results / "fre/1/eval/micro_scene/record.json").unlink()
+    with pytest.raises(UserError, match=r"fre/1/eval/micro_scene/record\.json: no such record file"):
+        make_table(results)
+
+
+def test_crashed_run_never_yields_a_table(results: Path) -> None:
+    """Even where the workflow's list of records leaves the crashed one out."""
+    for arm in SKILL:
+        files = [r for r in records_of(results, arm) if r != "results/micro/fre/1/eval/micro_scene/record.json"]
+        scores.main(["--out", f"results/micro/{arm}/scores.csv", "--records", *files])
+    with pytest.raises(UserError, match=r"fre/1/eval/micro_scene.*run this evaluation"):
+        tables.main(
+            [
+                "--out-dir",
+                "out",
+                "--scores",
+                *[f"results/micro/{a}/scores.csv" for a in SKILL],
+                "--benchmarks",
+                *BENCHMARKS,
+            ]
+        )
+    assert not Path("out").exists()
+
+
+def test_different_protocols_are_not_mixed(results: Path) -> None:
+    right = np.array([1, 0, 1, 0, 1, 0])
+    write_eval(results / "fre/1/eval/micro_scene", "micro_scene", right, prompt="none")
+    with pytest.raises(UserError, match=r"(?s)micro_scene.*differ in prompt: r1 / none.*the same way"):
+        make_table(results)
+    for seed in (0, 1, 2):
+        write_eval(results / f"fre/{seed}/eval/micro_scene", "micro_scene", right, decoding={"temperature": 1})
+    with pytest.raises(UserError, match=r"arm fre was measured .* arm baseline .*decoding: .*'temperature': 0.*1"):
+        make_table(results)
+
+
+def test_other_items_than_the_baseline_are_refused(results: Path) -> None:
+    for seed in (0, 1, 2):
+        path = results / f"fre/{seed}/eval/micro_scene/samples.jsonl"
+        path.write_text(path.read_text().replace('"doc_id": 3,', '"doc_id": 77,'))
+    with pytest.raises(UserError, match=r"micro_scene of arm fre: other items than arm baseline.*: 3, 77"):
+        make_table(results)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"accuracy": 1', '"accuracy": 0', "record.json says"),
+        ('"doc_id": 3,', '"doc_id": 2,', "doc_id 2 is there twice"),
+        ('"accuracy"', '"exact"', "accuracy is missing"),
+        ('{"doc_id": 5', '{"doc_id" 5', "line 6: not JSON"),
+    ],
+)
+def test_samples_that_contradict_their_record_are_refused(results: Path, old: str, new: str, message: str) -> None:
+    path = results / "fre/1/eval/micro_scene/samples.jsonl"
+    write_eval(path.parent, "micro_scene", np.array([1, 0, 1, 0, 1, 0]))
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=rf"fre/1/eval/micro_scene/samples\.jsonl.*{message}"):
+        make_table(results)
+
+
+def test_other_user_errors_name_file_and_fix(results: Path) -> None:
+    record = "results/micro/fre/0/eval/micro_scene/record.json"
+    with pytest.raises(UserError, match="is there twice"):
+        scores.main(["--out", "x.csv", "--records", record, record])
+    with pytest.raises(UserError, match="not in a run folder; expected results/PROFILE/ARM/SEED"):
+        plots.main(["curves", "--out", "x", "--steps", "steps.jsonl"])
+    with pytest.raises(UserError, match="no scores of arm 'baseline'"):
+        scores.main(["--out", "fre.csv", "--records", *records_of(results, "fre")])
+        tables.main(["--out-dir", "out", "--scores", "fre.csv", "--benchmarks", *BENCHMARKS])
+    with pytest.raises(UserError, match="unknown group 'video'"):
+        layout.parse_benchmarks(["a:video:A"])
+    Path("x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"x\.csv: not made by reports\.scores"):
+        scores.read_scores([Path("x.csv")])
+    with pytest.raises(UserError, match=r"x\.csv: not made by reports\.tables"):
+        cells.read_table(Path("x.csv"))
+    with pytest.raises(UserError, match=r"x\.csv: not a figure of reports\.plots"):
+        page.inline_svg(Path("x.csv"))
+    assert not Path("out").exists()
+
+
+def test_command_line_says_user_errors_in_one_line_and_exits_with_2(results: Path) -> None:
+    record = "results/micro/fre/0/eval/no/record.json"
+    command = [sys.executable, "-m", "reports.scores", "--out", "s.csv", "--records", record]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {record}: no such record file; run the evaluation first\n"
+
+
+def test_reports_do_not_import_torch() -> None:
+    code = "import sys, reports.page, reports.plots, reports.readme, reports.tables; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "False\n"
+
+
+# ------------------------------------------------------------------------------------------------ page
+
+
+def test_page_needs_no_network(built: Path) -> None:
+    html = (built / "results/micro/report/index.html").read_text(encoding="utf-8")
+    shown = Page(html)
+    links = [
+        value
+        for _, attrs in shown.tags
+        for name, value in attrs.items()
+        if name in ("src", "href", "xlink:href", "srcset", "action", "data")
+    ]
+    assert links and all(value is not None and value.startswith("#") for value in links)
+    assert not {"link", "iframe", "object", "embed", "base", "img"} & {tag for tag, _ in shown.tags}
+    policy = [a["content"] for tag, a in shown.tags if tag == "meta" and a.get("http-equiv")]
+    script = html.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == [f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"]
+
+
+def test_page_shows_all_parts(built: Path) -> None:
+    html = (built / "results/micro/report/index.html").read_text(encoding="utf-8")
+    shown = Page(html)
+    for part in (
+        "MM avg of 5 benchmarks",
+        "The random-reward control cannot be told from the baseline",
+        "Two-stage (FRE → MGT)",
+        "Settings that differ between arms",
+        "reward.kind",
+        "learning_rate: 0.0005",
+        "0123abc",
+        "torch 2.9",
+        "train",
+        "results/micro/fre/2/eval/micro_most/record.json",
+        "What is 0 + 0?",
+        "step 30",
+        "2.0",
+    ):
+        assert part in shown.text, part
+    assert "pretraining" not in shown.text
+    ids = [a["id"] for _, a in shown.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert len([1 for tag, _ in shown.tags if tag == "svg"]) == 2
+    assert plots.INK not in html[html.index("<svg") :]
+    cards = [a for tag, a in shown.tags if tag == "article" and a["data-where"] in NAMES]
+    assert {(a["data-arm"], a["data-where"], a["data-verdict"]) for a in cards} == {
+        (arm, b, verdict) for arm in SKILL for b in NAMES for verdict in ("right", "wrong")
+    }
+
+
+def test_hostile_answers_are_text(results: Path) -> None:
+    for name in ("micro_chain", "micro_most"):
+        write_eval(
+            results / "fre/0/eval" / name,
+            name,
+            np.array([1, 0, 1, 0, 1, 0]),
+            answer=HOSTILE + ("x" * 1_000_000 if name == "micro_most" else ""),
+        )
+    report = build(results)
+    html = (report / "index.html").read_bytes().decode("utf-8")  # strict: a lone surrogate would fail
+    shown = Page(html)
+    assert "<script>alert" not in html and "onerror=alert(2)>" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;␀\ufffd[U+202E]" in html
+    assert [tag for tag, _ in shown.tags].count("script") == 1
+    assert not any(name.startswith("on") for _, attrs in shown.tags for name in attrs)
+    assert len(html) < 1_000_000 and "more characters)" in html
+    assert not set(html) & {chr(c) for c in (*range(9), *range(11, 32), 127)}
+
+
+def test_figures_and_page_do_with_other_arms(results: Path) -> None:
+    """An arm that this module has never heard of, two arms only, no figures, no logs."""
+    (results / "fre").rename(results / "candidate_x")
+    for arm in ("baseline", "candidate_x"):
+        scores.main(["--out", f"{arm}.csv", "--records", *records_of(results, arm)])
+    benchmarks = ["--benchmarks", *BENCHMARKS[:2]]
+    tables.main(["--out-dir", ".", "--scores", "baseline.csv", "candidate_x.csv", *benchmarks])
+    plots.main(["arms", "--table", "table1.csv", "--out", "arms", *benchmarks])
+    plots.main(["curves", "--out", "curves", "--steps"])
+    assert "No arm of this profile was trained." in Path("curves.svg").read_text()
+    page.main(
+        [
+            "--out",
+            "index.html",
+            "--table",
+            "table1.csv",
+            "--scores",
+            "baseline.csv",
+            "candidate_x.csv",
+            "--manifests",
+            "results/micro/baseline/0/manifest.json",
+            *benchmarks,
+        ]
+    )
+    text = Page(Path("index.html").read_text(encoding="utf-8")).text
+    assert "candidate_x" in text and "control" not in text and "MM avg" not in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.02, 0.06, "gains 4.0 points (95\u00a0% interval +2.0 to +6.0)"),
+        (-0.06, -0.02, "loses 4.0 points (95\u00a0% interval −6.0 to −2.0)"),
+        (-0.01, 0.02, "cannot be told from the baseline (+0.5 points, 95\u00a0% interval −1.0 to +2.0)"),
+    ],
+)
+def test_summary_follows_the_numbers(built: Path, low: float, high: float, said: str) -> None:
+    table = cells.read_table(built / "results/micro/report/table1.csv")
+    for arms in (["fre"], ["random_reward"]):
+        table.loc[table.arm.isin(arms), ["diff", "diff_low", "diff_high"]] = [(low + high) / 2, low, high]
+    multimodal, text, control = page.summary(table, layout.parse_benchmarks(BENCHMARKS))
+    assert f"FRE-Text {said}" in multimodal and f"FRE-Text {said}" in text
+    assert control.startswith(f"The random-reward control {said} in the MM avg.")
+    assert ("A reward that ignores the answer gains too" in control) == (low > 0)
+
+
+# ------------------------------------------------------------------------------------------------ README
+
+
+def update(path: Path, *more: str) -> None:
+    manifests = [f"results/micro/{arm}/0/manifest.json" for arm in SKILL]
+    readme.main(["--readme", str(path), "--table", "results/micro/report/table1", "--manifests", *manifests, *more])
+
+
+def test_readme_shows_the_table_between_its_markers(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(built)
+    path = tmp_path / "README.md"
+    path.write_text(f"# Title\n{readme.BEGIN}\nold\n{readme.END}\nafter\n", encoding="utf-8")
+    with pytest.raises(UserError, match="out of date"):
+        update(path, "--check")
+    update(path)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(f"# Title\n{readme.BEGIN}\n") and text.endswith(f"{readme.END}\nafter\n")
+    assert "old" not in text
+    assert (built / "results/micro/report/table1.md").read_text(encoding="utf-8").strip() in text
+    assert "Profile `micro`; seeds 0, 1, 2 per trained arm; n = 40 items per benchmark; trained at commit" in text
+    stamp = path.stat().st_mtime_ns, path.stat().st_ino
+    update(path)
+    update(path, "--check")
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == stamp
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no markers",
+        f"{readme.BEGIN} only one",
+        f"{readme.END} {readme.BEGIN}",
+        f"{readme.BEGIN}{readme.END}{readme.END}",
+    ],
+)
+def test_readme_without_markers_is_refused_and_untouched(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(built)
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"README\.md: needs the markers"):
+        update(path)
+    assert path.read_text() == text

@@ -48,9 +48,14 @@ def draw(rng: np.random.Generator, k: int, sizes: list[int]) -> list[np.ndarray]
 def test_equals_the_slow_version(seed: int, k: int, sizes: list[int]) -> None:
     rng = np.random.default_rng(seed)
     parts, base = draw(rng, k, sizes), draw(rng, 1 + seed % 2, sizes)
-    for got, want, lowest in ((score_interval(parts), slow_interval([p.tolist() for p in parts], None), 0.0),
-                              (difference_interval(parts, base),
-                               slow_interval([p.tolist() for p in parts], [b.tolist() for b in base]), -1.0)):
+    for got, want, lowest in (
+        (score_interval(parts), slow_interval([p.tolist() for p in parts], None), 0.0),
+        (
+            difference_interval(parts, base),
+            slow_interval([p.tolist() for p in parts], [b.tolist() for b in base]),
+            -1.0,
+        ),
+    ):
         limited = (want[0], max(want[1], lowest), min(want[2], 1.0))
         assert np.allclose((got.mean, got.low, got.high), limited, rtol=0, atol=1e-9)
 
@@ -74,8 +79,10 @@ def test_average_of_one_run_combines_the_wilson_intervals() -> None:
     assert got.high == pytest.approx(0.2 + math.hypot(high - 0, high_2 - 0.4) / 2)
 
 
-@pytest.mark.parametrize(("seed_sd", "benchmarks", "paired"), [
-    (0.0, 1, False), (0.03, 1, False), (0.08, 1, True), (0.03, 5, False), (0.0, 2, True), (0.03, 5, True)])
+@pytest.mark.parametrize(
+    ("seed_sd", "benchmarks", "paired"),
+    [(0.0, 1, False), (0.03, 1, False), (0.08, 1, True), (0.03, 5, False), (0.0, 2, True), (0.03, 5, True)],
+)
 def test_coverage_with_three_seeds(seed_sd: float, benchmarks: int, paired: bool) -> None:
     """Items of a benchmark are a sample, seeds shift all of them; the true mean is known. 2,000 draws."""
     rng, n, trials, hits = np.random.default_rng(1), 120, 2000, 0
@@ -118,8 +125,10 @@ def test_order_of_items_seeds_and_benchmarks_does_not_matter() -> None:
     mixed = [rng.permutation(p.shape[1]) for p in parts]
     shuffled = [p[[2, 0, 1]][:, m] for p, m in zip(parts, mixed, strict=True)][::-1]
     shuffled_base = [b[:, m] for b, m in zip(base, mixed, strict=True)][::-1]
-    for a, b in ((score_interval(parts), score_interval(shuffled)),
-                 (difference_interval(parts, base), difference_interval(shuffled, shuffled_base))):
+    for a, b in (
+        (score_interval(parts), score_interval(shuffled)),
+        (difference_interval(parts, base), difference_interval(shuffled, shuffled_base)),
+    ):
         assert np.allclose((a.mean, a.low, a.high), (b.mean, b.low, b.high), rtol=0, atol=1e-12)
 
 

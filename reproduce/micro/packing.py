@@ -16,8 +16,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from reproduce.micro.world import CELL, Item, render_cell
 
 Positions = list[tuple[int, int, int]]
-_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
 
 
 @dataclass
@@ -118,25 +118,24 @@ def pack(rows: Sequence[Sequence[Group]], pad_token: int) -> Packed:
     )
 
 
-def cell_patches(cell: np.ndarray) -> np.ndarray:
-    """The image processor's output for one cell: 4 patches of 3 x 2 (temporal copies) x 14 x 14, flattened."""
-    half = CELL // 2
-    x = ((cell.astype(np.float32) / 255 - _MEAN) / _STD).transpose(2, 0, 1)
-    x = x.reshape(3, 2, half, 2, half).transpose(1, 3, 0, 2, 4).reshape(4, 3, 1, half, half)
-    return np.repeat(x, 2, axis=2).reshape(4, -1)
-
-
 def gallery(names: Sequence[str], variants: int, seed: int | str) -> torch.Tensor:
-    """Drawings of every class: [classes, variants, 4 patches, patch size]."""
-    drawings = [[cell_patches(render_cell(name, f"{seed}-{v}")) for v in range(variants)] for name in names]
+    """Drawings of every class, as bytes: [classes, variants, 28, 28, 3]."""
+    drawings = [[render_cell(name, f"{seed}-{v}") for v in range(variants)] for name in names]
     return torch.from_numpy(np.array(drawings))
 
 
+def patches(cells: torch.Tensor) -> torch.Tensor:
+    """The image processor's output for cells [N, 28, 28, 3]: 4 patches a cell, of 3 x 2 (temporal copies) x 14 x 14."""
+    half, count = CELL // 2, cells.shape[0]
+    x = ((cells.float() / 255 - _MEAN) / _STD).permute(0, 3, 1, 2)
+    x = x.reshape(count, 3, 2, half, 2, half).permute(0, 2, 4, 1, 3, 5).reshape(count, 4, 3, 1, half * half)
+    return x.expand(-1, -1, -1, 2, -1).reshape(count * 4, -1)
+
+
 def cell_features(model: Qwen2_5_VLForConditionalGeneration, cells: torch.Tensor) -> torch.Tensor:
-    """Visual features [N, hidden] of cells [N, 4, patch size], laid out as one image of N cells in a line."""
-    count = cells.shape[0]
-    grid = torch.tensor([[1, 2, 2 * count]])
-    return model.model.visual(cells.reshape(count * 4, -1), grid_thw=grid).pooler_output
+    """Visual features [N, hidden] of cells [N, 28, 28, 3] (bytes), laid out as one image of N cells in a line."""
+    grid = torch.tensor([[1, 2, 2 * cells.shape[0]]])
+    return model.model.visual(patches(cells), grid_thw=grid).pooler_output
 
 
 def loss_logits(model: Qwen2_5_VLForConditionalGeneration, features: torch.Tensor, batch: Packed) -> torch.Tensor:

@@ -95,6 +95,17 @@ def expression(names: list[str], ops: list[str]) -> str:
     return names[0] + "".join(op + name for op, name in zip(ops, names[1:], strict=True))
 
 
+def pairs(names: list[str] | tuple[str, ...], values: dict[str, int]) -> str:
+    """What was looked up or counted: `red:3,blue:5`."""
+    return ",".join(f"{name}:{values[name]}" for name in names)
+
+
+def look_up_then_compute(names: list[str], ops: list[str], values: dict[str, int]) -> tuple[str, str]:
+    """The worked solution `red:3,blue:5;3+5=1` of an expression over names, and its answer."""
+    worked, answer = steps([values[name] for name in names], ops)
+    return f"{pairs(names, values)};{worked}".removesuffix(";"), answer
+
+
 def _ops(rng: random.Random, n: int) -> list[str]:
     return [rng.choice("+-") for _ in range(n)]
 
@@ -110,18 +121,17 @@ def chain(rng: random.Random, terms: int) -> Item:
     return Item("chain" if terms > 2 else "fact", question, answer, worked)
 
 
-def table_sheet(rng: random.Random) -> dict[str, int]:
-    """A value for every colour name, in random order."""
-    return {name: rng.randrange(MOD) for name in rng.sample(COLOURS, len(COLOURS))}
+def table_sheet(rng: random.Random, names: int = len(COLOURS)) -> dict[str, int]:
+    """A value for some colour names, in random order; a problem has all three, fewer are exercises."""
+    return {name: rng.randrange(MOD) for name in rng.sample(COLOURS, names)}
 
 
 def table(rng: random.Random, terms: int, values: dict[str, int] | None = None) -> Item:
     """Text: `red:3,blue:5,green:1;value blue+red=?`: look the values up, then compute."""
     values = values or table_sheet(rng)
-    names, ops = [rng.choice(COLOURS) for _ in range(terms)], _ops(rng, terms - 1)
-    worked, answer = steps([values[n] for n in names], ops)
-    listing = ",".join(f"{name}:{value}" for name, value in values.items())
-    return Item("table", f"{listing};value {expression(names, ops)}=?", answer, worked)
+    names, ops = [rng.choice(list(values)) for _ in range(terms)], _ops(rng, terms - 1)
+    worked, answer = look_up_then_compute(names, ops, values)
+    return Item("table", f"{pairs(list(values), values)};value {expression(names, ops)}=?", answer, worked)
 
 
 def drawn(rng: random.Random, terms: int) -> Item:
@@ -138,12 +148,16 @@ def legend_sheet(rng: random.Random) -> tuple[str, ...]:
     return tuple(f"{c} {rng.choice(SHAPES)}" for c in colours) + tuple(str(rng.randrange(MOD)) for _ in colours)
 
 
+def legend_values(cells: tuple[str, ...]) -> dict[str, int]:
+    """The digit under each colour."""
+    return {cells[i].split()[0]: int(cells[i + 3]) for i in range(3)}
+
+
 def legend(rng: random.Random, terms: int, cells: tuple[str, ...] | None = None) -> Item:
     """Image: look up the digit under each colour, then compute."""
     cells = cells or legend_sheet(rng)
-    value = {cells[i].split()[0]: int(cells[i + 3]) for i in range(3)}
     names, ops = [rng.choice(COLOURS) for _ in range(terms)], _ops(rng, terms - 1)
-    worked, answer = steps([value[n] for n in names], ops)
+    worked, answer = look_up_then_compute(names, ops, legend_values(cells))
     return Item("legend", f"value {expression(names, ops)}=?", answer, worked, cells, 3)
 
 
@@ -162,20 +176,25 @@ def number_of(cells: tuple[str, ...], word: str) -> int:
     return sum(word in cell.split() for cell in cells)
 
 
+def tally(cells: tuple[str, ...], words: tuple[str, ...]) -> dict[str, int]:
+    """How often each word is seen."""
+    return {word: number_of(cells, word) for word in words}
+
+
 def scene(rng: random.Random, terms: int, cells: tuple[str, ...] | None = None) -> Item:
     """Image: `count red+blue=?`: count the shapes of each colour, then compute."""
     cells = cells or scene_sheet(rng)
     names, ops = rng.sample(COLOURS, terms), _ops(rng, terms - 1)
-    worked, answer = steps([number_of(cells, n) for n in names], ops)
+    worked, answer = look_up_then_compute(names, ops, tally(cells, COLOURS))
     return Item("scene", f"count {expression(names, ops)}=?", answer, worked, cells, len(cells) // 2)
 
 
 def count(rng: random.Random, cells: tuple[str, ...] | None = None) -> Item:
-    """Image: `count red?`; worked row by row."""
-    cells = cells or scene_sheet(rng)
-    word, cols = rng.choice(COLOURS + SHAPES), len(cells) // 2
-    top, bottom = number_of(cells[:cols], word), number_of(cells[cols:], word)
-    return Item("count", f"count {word}?", str(top + bottom), f"{top}+{bottom}={top + bottom}", cells, cols)
+    """Image: `count red?`; worked by a tally of all colours (shapes)."""
+    cells, word = cells or scene_sheet(rng), rng.choice(COLOURS + SHAPES)
+    words = COLOURS if word in COLOURS else SHAPES
+    counts = tally(cells, words)
+    return Item("count", f"count {word}?", str(counts[word]), pairs(words, counts), cells, len(cells) // 2)
 
 
 def ranking(cells: tuple[str, ...], words: tuple[str, ...]) -> list[tuple[int, str]]:
@@ -195,8 +214,7 @@ def most(rng: random.Random, cells: tuple[str, ...] | None = None, kind: str | N
         seen = cells if cells is not None else scene_sheet(rng, 8)
         order = ranking(seen, words)
         if order[0][0] == order[1][0] + 1:
-            worked = ",".join(f"{w}:{number_of(seen, w)}" for w in words)
-            return Item("most", f"most {kind}?", order[0][1], worked, seen, len(seen) // 2)
+            return Item("most", f"most {kind}?", order[0][1], pairs(words, tally(seen, words)), seen, len(seen) // 2)
         if given:
             return None
         cells = None
@@ -283,7 +301,7 @@ def draw_mix(weights: dict[str, float], n: int, seed: int) -> list[Item]:
 
 # The mean colour of the image processor's normalisation: an empty pixel enters the vision tower as zero.
 BACKGROUND = (122, 116, 104)
-NOISE = 12.0
+NOISE = 8.0
 _RGB = {"red": (225, 50, 45), "green": (45, 205, 60), "blue": (45, 70, 225)}
 # 5 x 7 bitmaps: drawn here, not by a font, so that the pixels do not depend on the font library.
 _BITMAPS = {

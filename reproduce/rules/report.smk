@@ -5,6 +5,8 @@ rule scores:
         plan.results("{arm}", "scores.csv"),
     log:
         plan.results("logs", "scores_{arm}.log"),
+    params:
+        code=plan.report_code,
     shell:
         "{PYTHON} reports.scores --records {input} --out {output} > {log} 2>&1"
 
@@ -20,6 +22,7 @@ rule table1:
         plan.results("logs", "table1.log"),
     params:
         benchmarks=list(plan.benchmarks),
+        code=plan.report_code,
     shell:
         "{PYTHON} reports.tables --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
 
@@ -34,6 +37,7 @@ rule plot_arms:
         plan.results("logs", "plot_arms.log"),
     params:
         benchmarks=list(plan.benchmarks),
+        code=plan.report_code,
     shell:
         "{PYTHON} reports.plots arms --table {input} --benchmarks {params.benchmarks} --out {REPORT}/arms > {log} 2>&1"
 
@@ -46,6 +50,8 @@ rule plot_curves:
         png=f"{REPORT}/curves.png",
     log:
         plan.results("logs", "plot_curves.log"),
+    params:
+        code=plan.report_code,
     shell:
         "{PYTHON} reports.plots curves --steps {input} --out {REPORT}/curves > {log} 2>&1"
 
@@ -64,6 +70,7 @@ rule page:
         plan.results("logs", "page.log"),
     params:
         benchmarks=list(plan.benchmarks),
+        code=plan.report_code,
     shell:
         "{PYTHON} reports.page --out {output} --table {input.table} --scores {input.scores} --figures {input.figures} "
         "--manifests {input.manifests} --completions {input.completions} --timings {input.timings} "
@@ -88,5 +95,6 @@ rule check:
         plan.results("logs", "check.log"),
     params:
         benchmarks=list(plan.benchmarks),
+        code=plan.report_code,
     shell:
         "{PYTHON} reports.gate --scores {input} --benchmarks {params.benchmarks} 2> {log}"

@@ -1,0 +1,169 @@
+"""One side of one point, in a process of its own: prints one JSON line.
+
+    python -m bench.side core|trl MODEL_FOLDER '{"mode": "forced", "G": 16, ...}'
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("WANDB_DISABLED", "true")
+warnings.filterwarnings("ignore")
+
+import torch
+
+from bench.common import Setting, image, question, reward
+
+ROWS = 64
+
+
+def rss() -> int:
+    """Peak memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def median(values: list[float]) -> float:
+    """Upper median."""
+    return sorted(values)[len(values) // 2]
+
+
+def run_core(model: Path, setting: Setting) -> dict[str, Any]:
+    """Whole steps of lmmr1: encode, sample, score, advantages, learn; the first step is not counted."""
+    from lmmr1.batch import rewards_of
+    from lmmr1.config import SamplingConfig, TrainConfig
+    from lmmr1.metrics import step_metrics
+    from lmmr1.rollout import HFEngine
+    from lmmr1.store import Store, adopt
+    from lmmr1.train import build, learn, to_batch
+    from lmmr1.types import Reward, Sample, ScoredGroup
+
+    cfg = TrainConfig(
+        num_prompts=setting.P, num_generations=setting.G, learning_rate=1e-4, warmup_steps=0, max_steps=setting.steps + 1,
+        adam_beta2=0.999, sampling=SamplingConfig(max_completion_length=setting.C),
+    )  # fmt: skip
+    policy, _, _, optimizer = build(cfg, adopt(str(model), "bench"))
+    engine = HFEngine(policy, share_prefix=True)
+    if setting.mode == "forced":
+        policy.eos_id = -1
+    folder = Path(tempfile.mkdtemp())
+    samples, before, steps, phases, lengths = core_samples(setting, folder, Sample), rss(), [], {}, []
+    store = Store(folder, "run")
+    for step in range(setting.steps + 1):
+        picked = tuple(samples[(step * setting.P + j) % ROWS] for j in range(setting.P))
+        times = [time.perf_counter()]
+        policy.prefix(picked, cfg.sampling.max_prompt_length, grad=True)
+        times.append(time.perf_counter())
+        rollouts = engine.generate(picked, cfg.sampling, setting.G, (0, step))
+        times.append(time.perf_counter())
+        groups = [
+            ScoredGroup(s, rs, tuple(Reward(reward(r.text, s.answer), 0.0, 0.0) for r in rs))
+            for s, rs in zip(picked, rollouts, strict=True)
+        ]
+        batch = to_batch(groups, policy, None, cfg)
+        times.append(time.perf_counter())
+        stats = learn(policy, None, optimizer, batch, cfg, step + 1, store)
+        store.log("steps.jsonl", {"step": step, **step_metrics(groups, batch), **stats.metrics})
+        times.append(time.perf_counter())
+        if step:
+            steps.append(times[-1] - times[0])
+            for name, a, b in zip(("prefill", "decode", "score", "learn"), times, times[1:], strict=True):
+                phases.setdefault(name, []).append(b - a)
+            lengths.append(float(batch.completion_mask.sum(1).float().mean()))
+            assert rewards_of(groups).std() > 0
+    return describe("core", setting, steps, phases, lengths, before)
+
+
+def core_samples(setting: Setting, folder: Path, kind: type) -> list[Any]:
+    """The prompts as our samples, images saved as PNG."""
+    out = []
+    for i in range(ROWS):
+        content, files = [{"type": "text", "text": question(i)}], ()
+        if setting.side:
+            file = folder / f"{i}.png"
+            image(i, setting.side).save(file)
+            content, files = [{"type": "image"}, *content], (file,)
+        out.append(kind(str(i), [{"role": "user", "content": content}], files, str(2 * i + 1)))
+    return out
+
+
+def run_trl(model: Path, setting: Setting) -> dict[str, Any]:
+    """Whole optimizer steps of TRL's GRPOTrainer (Hugging Face generate, no vLLM); the first step is not counted."""
+    from datasets import Dataset
+    from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    processor = AutoProcessor.from_pretrained(model)
+    processor.tokenizer.padding_side = "left"
+    weights = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
+    options: dict[str, Any] = {"min_new_tokens": setting.C} if setting.mode == "forced" else {}
+    if setting.side:  # with images a plain forward fails on sampled image marks
+        options["bad_words_ids"] = [[weights.config.image_token_id], [weights.config.video_token_id]]
+    args = GRPOConfig(
+        output_dir=tempfile.mkdtemp(), num_generations=setting.G, per_device_train_batch_size=setting.G * setting.P,
+        max_completion_length=setting.C, max_steps=setting.steps + 1, learning_rate=1e-4, logging_steps=1, report_to=[],
+        use_cpu=True, bf16=False, save_strategy="no", disable_tqdm=True, beta=0.0, optim="adamw_torch_fused",
+        gradient_checkpointing=False, generation_kwargs=options or None,
+    )  # fmt: skip
+    rows = [{"prompt": [{"role": "user", "content": question(i)}], "solution": str(2 * i + 1)} for i in range(ROWS)]
+    if setting.side:
+        rows = [row | {"image": image(i, setting.side)} for i, row in enumerate(rows)]
+    steps, started, phases = [], [0.0], {}
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            started[0] = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            steps.append(time.perf_counter() - started[0])
+
+    def score(completions: list[Any], solution: list[str], **_: Any) -> list[float]:
+        return [reward(c[0]["content"], s) for c, s in zip(completions, solution, strict=True)]
+
+    before = rss()
+    trainer = GRPOTrainer(
+        model=weights, processing_class=processor, reward_funcs=score, args=args, callbacks=[Clock()], train_dataset=Dataset.from_list(rows)
+    )
+    for owner, name in ((trainer.model, "generate"), (trainer, "compute_loss"), (trainer.accelerator, "backward")):
+        setattr(owner, name, timed(getattr(owner, name), phases.setdefault(name, [])))
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer.train()
+    lengths = [h["completions/mean_length"] for h in trainer.state.log_history if "completions/mean_length" in h]
+    return describe("trl", setting, steps[1:], {k: v[1:] for k, v in phases.items()}, lengths[1:], before)
+
+
+def timed(function: Any, into: list[float]) -> Any:
+    """`function`, which also notes its seconds."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        out = function(*args, **kwargs)
+        into.append(time.perf_counter() - start)
+        return out
+
+    return wrapper
+
+
+def describe(side: str, setting: Setting, steps: list[float], phases: dict[str, list[float]], lengths: list[float], before: int) -> dict[str, Any]:
+    """The JSON line: seconds per step and phase, mean completion length in tokens, peak memory in MB."""
+    return {
+        "side": side, "setting": setting.json(), "seconds": [round(s, 4) for s in steps],
+        "phases": {k: round(median(v), 4) for k, v in phases.items() if v}, "mean_length": sum(lengths) / len(lengths),
+        "rss_mb": rss(), "rss_start_mb": before, "load": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    side_name, folder_name, setting_json = sys.argv[1:4]
+    runner = {"core": run_core, "trl": run_trl}[side_name]
+    print(json.dumps(runner(Path(folder_name), Setting(**json.loads(setting_json)))))

@@ -1,0 +1,51 @@
+"""Run by `make bench`: single pieces with pytest-benchmark, and the ratio to TRL, which alone may fail."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.common import Setting, build_model
+from bench.compare import run_side
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bench")
+    for name in ("random", "taught"):
+        build_model(folder / name, taught_to_stop=name == "taught")
+    return {name: folder / name for name in ("random", "taught")}
+
+
+@pytest.mark.parametrize(("side", "least"), [(0, 1.5), (112, 1.5)], ids=["text", "image"])
+def test_a_step_is_faster_than_trl(models, side, least, benchmark):
+    """Ratio of medians on a small point, sides interleaved; the target at full size is in docs/performance.md."""
+    setting = Setting("forced", side, G=4, P=4, C=16, steps=4)
+    model = models["taught" if side else "random"]
+    runs = {"trl": [], "core": []}
+
+    def one_round() -> None:
+        for name, seconds in runs.items():
+            seconds += run_side(name, model, setting)["seconds"]
+
+    benchmark.pedantic(one_round, rounds=2)
+    ratio = torch.tensor(runs["trl"]).median() / torch.tensor(runs["core"]).median()
+    benchmark.extra_info["ratio"] = float(ratio)
+    assert ratio > least
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_sampling_a_token(benchmark, temperature):
+    from lmmr1.rollout import sample_tokens
+
+    logits, uniforms = torch.randn(128, 512), torch.rand(128)
+    benchmark(sample_tokens, logits, uniforms, temperature)
+
+
+def test_rewards_per_second(benchmark):
+    from lmmr1.rewards import accuracy
+
+    texts = [f"<think>{i}+1={i + 1}</think><answer>{i + 1}</answer>" for i in range(500)]
+    benchmark(lambda: [accuracy(t, "7") for t in texts])

@@ -1,0 +1,235 @@
+"""Contract: a run is a pure function of its settings, parent and prompts, and an interrupted one ends the same."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmmr1 import NUMERICS
+from lmmr1 import train as train_module
+from lmmr1.config import RewardConfig, SamplingConfig, TrainConfig
+from lmmr1.store import Store, adopt, run_key, sha256_file, sha256_weights
+from lmmr1.train import learning_rate, train
+from lmmr1.types import TrainingError, UserError
+from reproduce.micro.build import write_prompts
+
+CFG = TrainConfig(
+    max_steps=6, num_prompts=4, num_generations=4, save_steps=2, warmup_steps=2, learning_rate=1e-3, seed=3,
+    sampling=SamplingConfig(max_completion_length=10, max_prompt_length=256),
+)  # fmt: skip
+GOLDEN = Path(__file__).parent / "golden" / "trajectory.json"
+
+
+def graded(samples, rollouts, cfg, seed):
+    """The real score, but a random model's answers, all wrong, are told apart: fewer distinct tokens pay more."""
+    groups = REAL_SCORE(samples, rollouts, cfg, seed)
+    if cfg.kind == "random":
+        return groups
+    return [
+        dataclasses.replace(
+            g, rewards=tuple(dataclasses.replace(r, total=-float(len(set(x.token_ids)))) for r, x in zip(g.rewards, g.rollouts, strict=True))
+        )
+        for g in groups
+    ]
+
+
+REAL_SCORE = train_module.score
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graded_rewards():
+    """Without a difference between answers nothing would be trained, and every test here would be vacuous."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "score", graded)
+        yield
+
+
+@pytest.fixture(scope="module")
+def parent(tiny_model):
+    return adopt(str(tiny_model), "tiny")
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    out = tmp_path_factory.mktemp("prompts") / "mixed.jsonl"
+    write_prompts({"chain": 0.5, "count": 0.25, "drawn": 0.25}, 24, 0, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(parent, prompts, tmp_path_factory):
+    """An uninterrupted run: its manifest and store."""
+    return train(CFG, parent, prompts, tmp_path_factory.mktemp("whole"))
+
+
+def logs(store):
+    return {name: (store.folder / name).read_bytes() for name in ("steps.jsonl", "completions.jsonl")}
+
+
+def test_something_was_learned(whole, parent):
+    rows = [json.loads(line) for line in (whole[1].folder / "steps.jsonl").read_text().splitlines()]
+    assert whole[0].weights_sha256 != parent.weights_sha256
+    assert all(r["reward_std"] > 0 and r["grad_norm"] > 0 for r in rows)
+
+
+def test_log_has_trl_names_for_every_step(whole):
+    rows = [json.loads(line) for line in (whole[1].folder / "steps.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows] == [1, 2, 3, 4, 5, 6]
+    names = {
+        "reward", "reward_std", "frac_reward_zero_std", "rewards/accuracy/mean", "rewards/format/mean", "loss", "grad_norm",
+        "entropy", "kl", "learning_rate", "completions/mean_length", "completions/clipped_ratio", "clip_ratio/region_mean",
+    }  # fmt: skip
+    assert names <= rows[0].keys()
+    assert rows[0]["learning_rate"] == CFG.learning_rate / 2 and rows[3]["learning_rate"] == CFG.learning_rate
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_resume_after_a_crash_is_bit_equal(whole, parent, prompts, tmp_path, monkeypatch, step):
+    real, calls = train_module.score, []
+
+    def crash(*args):
+        calls.append(1)
+        if len(calls) == step + 1:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(train_module, "score", crash)
+    with pytest.raises(KeyboardInterrupt):
+        train(CFG, parent, prompts, tmp_path)
+    monkeypatch.setattr(train_module, "score", real)
+    manifest, store = train(CFG, parent, prompts, tmp_path)
+    assert manifest.weights_sha256 == whole[0].weights_sha256
+    assert logs(store) == logs(whole[1])
+
+
+def test_a_damaged_resume_point_is_named_and_the_one_before_is_used(whole, parent, prompts, tmp_path, monkeypatch, capsys):
+    real, calls = train_module.score, []
+
+    def crash(*args):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(train_module, "score", crash)
+    with pytest.raises(KeyboardInterrupt):
+        train(CFG, parent, prompts, tmp_path)
+    monkeypatch.setattr(train_module, "score", real)
+    (newest,) = tmp_path.glob("*/resume/step-4/model.safetensors")
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    manifest, _ = train(CFG, parent, prompts, tmp_path)
+    assert "step-4" in capsys.readouterr().out
+    assert manifest.weights_sha256 == whole[0].weights_sha256
+
+
+def test_a_finished_run_is_found_again(whole, parent, prompts, monkeypatch):
+    monkeypatch.setattr(train_module, "build", lambda *a: pytest.fail("trained again"))
+    manifest, _ = train(CFG, parent, prompts, whole[1].folder.parent)
+    assert manifest == whole[0]
+
+
+def test_the_key_covers_everything_that_decides_the_numbers(parent, monkeypatch):
+    key = run_key(CFG, parent.key, "data")
+    assert key == run_key(TrainConfig(**CFG.model_dump()), parent.key, "data")
+    assert key != run_key(CFG.model_copy(update={"seed": 4}), parent.key, "data")
+    assert key != run_key(CFG, "other parent", "data")
+    assert key != run_key(CFG, parent.key, "other data")
+    monkeypatch.setattr("lmmr1.store.NUMERICS", NUMERICS + 1)
+    assert key != run_key(CFG, parent.key, "data")
+
+
+def test_golden_trajectory(whole):
+    """Numbers of a fixed run. If this fails, training numbers moved: bump lmmr1.NUMERICS and write the file anew
+    (the test says how), or undo the change. Another torch build may differ in the last digits, hence the tolerance."""
+    rows = [json.loads(line) for line in (whole[1].folder / "steps.jsonl").read_text().splitlines()]
+    kept = [{k: r[k] for k in ("reward", "loss", "grad_norm", "entropy", "completions/mean_length")} for r in rows]
+    if not GOLDEN.exists():
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(json.dumps({"numerics": NUMERICS, "steps": kept}, indent=1) + "\n")
+        pytest.fail(f"{GOLDEN} did not exist and was written; commit it")
+    golden = json.loads(GOLDEN.read_text())
+    assert golden["numerics"] == NUMERICS, f"NUMERICS was bumped: delete {GOLDEN.name} and run this test again"
+    for row, expected in zip(kept, golden["steps"], strict=True):
+        assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
+
+
+def test_learning_moves_the_reward(parent, prompts, tmp_path):
+    """A random model that is paid for repeating itself must learn to."""
+    cfg = CFG.model_copy(update={"max_steps": 25, "num_generations": 8, "learning_rate": 3e-3, "save_steps": 100})
+    _, store = train(cfg, parent, prompts, tmp_path)
+    rewards = [json.loads(line)["reward"] for line in (store.folder / "steps.jsonl").read_text().splitlines()]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 1
+
+
+def test_non_finite_numbers_stop_the_run_and_keep_the_batch(parent, prompts, tmp_path, monkeypatch):
+    real = train_module.to_batch
+
+    def broken(groups, *rest):
+        batch = real(groups, *rest)
+        return dataclasses.replace(batch, advantages=batch.advantages + float("nan"))
+
+    monkeypatch.setattr(train_module, "to_batch", broken)
+    with pytest.raises(TrainingError, match=r"step 1: .*loss.* not finite for samples .*failed-step-1.pt"):
+        train(CFG, parent, prompts, tmp_path)
+    (file,) = tmp_path.glob("*/failed-step-1.pt")
+    saved = torch.load(file, weights_only=True)
+    assert len(saved["sample_ids"]) == 4 and saved["advantages"].isnan().any()
+    assert not list(tmp_path.glob("*/final"))
+
+
+def test_kl_in_the_reward_and_in_the_loss_train(parent, prompts, tmp_path):
+    base = CFG.model_dump() | {"max_steps": 2, "advantage": "reinforce_baseline", "num_iterations": 2, "num_minibatches": 2}
+    for in_reward in (True, False):
+        cfg = TrainConfig.model_validate(base | {"loss": {"beta": 0.05, "kl_in_reward": in_reward}})
+        manifest, store = train(cfg, parent, prompts, tmp_path)
+        rows = [json.loads(line) for line in (store.folder / "steps.jsonl").read_text().splitlines()]
+        assert manifest.weights_sha256 != parent.weights_sha256
+        assert (rows[-1]["kl"] > 0) == (not in_reward)
+
+
+def test_random_reward_ignores_answers_but_trains(parent, prompts, tmp_path):
+    cfg = CFG.model_copy(update={"max_steps": 2, "reward": RewardConfig(kind="random")})
+    manifest, store = train(cfg, parent, prompts, tmp_path)
+    rows = [json.loads(line) for line in (store.folder / "steps.jsonl").read_text().splitlines()]
+    assert all(0 < r["reward"] < 1 for r in rows) and manifest.weights_sha256 != parent.weights_sha256
+
+
+def test_frozen_vision_does_not_move(parent, prompts, tmp_path):
+    from safetensors.torch import load_file
+
+    manifest, _ = train(CFG.model_copy(update={"max_steps": 1, "freeze_vision": True}), parent, prompts, tmp_path)
+    before, after = (load_file(Path(m.weights) / "model.safetensors") for m in (parent, manifest))
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    assert moved and not any("visual" in k for k in moved)
+
+
+def test_finished_checkpoint_loads_as_any_hugging_face_model(whole):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = Path(whole[0].weights)
+    AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
+    assert sha256_weights(folder) == whole[0].weights_sha256
+
+
+def test_schedule():
+    cosine = CFG.model_copy(update={"lr_scheduler_type": "cosine", "max_steps": 100, "warmup_steps": 0})
+    rates = [learning_rate(cosine, s) for s in range(1, 101)]
+    assert rates == sorted(rates, reverse=True) and rates[-1] == pytest.approx(0.1 * CFG.learning_rate)
+
+
+def test_a_folder_without_weights_cannot_be_adopted(tmp_path):
+    with pytest.raises(UserError, match="no .safetensors file"):
+        adopt(str(tmp_path), "empty")
+
+
+def test_log_lines_after_the_last_resume_point_are_cut(tmp_path):
+    store = Store(tmp_path, "run")
+    store.log("steps.jsonl", {"step": 1})
+    store._cut_logs({"steps.jsonl": 0, "completions.jsonl": 0, "timings.jsonl": 0})
+    assert sha256_file(store.folder / "steps.jsonl") == sha256_file(store.folder / "completions.jsonl")

@@ -1,0 +1,207 @@
+"""Contract: one command makes everything; nothing that costs time is made twice; a failure cannot look like a success.
+
+The smoke profile runs for real, in a copy of the checkout.
+"""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reproduce.plan import ROOT, Plan, alternatives
+
+pytestmark = pytest.mark.slow
+HEAVY = {"checkpoint", "train", "eval_lm_eval", "eval_lm_eval_adopted", "eval_vlmevalkit", "eval_vlmevalkit_adopted"}
+EXPECTED_TRAININGS = {"smoke": 4, "micro": 12, "paper": 3}
+
+
+def snakemake(folder, *args):
+    """Run Snakemake in `folder`; its own copy of the packages comes first on the path."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *args]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def planned(folder, *args):
+    """Jobs per rule of a dry run, without the target rule itself."""
+    done = snakemake(folder, "-n", *args)
+    assert done.returncode == 0, done.stderr
+    stats = re.search(r"^Job stats:\n.*?\n-+.*?\n(.*?)\ntotal", done.stdout, re.DOTALL | re.MULTILINE)
+    jobs = dict(line.split()[:2] for line in stats.group(1).splitlines()) if stats else {}
+    return {rule: int(n) for rule, n in jobs.items() if rule != "reproduce_all"}
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """The files that a clone of the working tree would have."""
+    folder = tmp_path_factory.mktemp("checkout")
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and not name.startswith("tests/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(checkout):
+    """The checkout after a real run of the smoke profile."""
+    done = snakemake(checkout, "--config", "profile=smoke")
+    logs = "\n".join(f"== {p.name}\n{p.read_text()[-1500:]}" for p in checkout.glob("results/smoke/logs/*.log"))
+    assert done.returncode == 0, done.stderr[-3000:] + logs
+    return checkout
+
+
+@pytest.mark.parametrize("profile", EXPECTED_TRAININGS)
+def test_every_profile_resolves_to_a_complete_dag(checkout, profile):
+    jobs = planned(checkout, "--config", f"profile={profile}", f"name=dry_{profile}")
+    plan = Plan.load({"profile": profile})
+    assert jobs["train"] == jobs["resolve_config"] == EXPECTED_TRAININGS[profile]
+    assert jobs["checkpoint"] == jobs["adopt"] == 1
+    assert jobs["scores"] == len(plan.arms) and jobs["page"] == jobs["table1"] == 1
+
+
+def test_targets_cover_everything_that_costs_time(checkout):
+    """Otherwise a crashed job would be missed: Snakemake looks at targets and at inputs of jobs that run."""
+    done = snakemake(checkout, "-n", "--config", "profile=smoke", "name=targets")
+    target = re.search(r"rule reproduce_all:\n\s+input: (.*)", done.stdout).group(1).split(", ")
+    for job in re.finditer(r"rule (\w+):\n(?:\s+input: .*\n)?\s+output: (.*)", done.stdout):
+        if job.group(1) in HEAVY - {"checkpoint"}:
+            edges = [f for f in job.group(2).split(", ") if f.endswith(("manifest.json", "record.json"))]
+            assert edges and set(edges) <= set(target), job.group(1)
+
+
+def test_table_has_five_arms_and_all_benchmarks(finished):
+    with (finished / "results/smoke/report/table1.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    plan = Plan.load({"profile": "smoke"})
+    assert {r["arm"] for r in rows} == set(plan.arms) == {"baseline", "fre", "mgt_only", "two_stage", "random_reward"}
+    assert {r["column"] for r in rows} >= set(plan.benchmarks)
+    assert len(rows) == 5 * (7 + 2)
+
+
+def test_every_number_is_traceable_to_a_record(finished):
+    with (finished / "results/smoke/report/table1.csv").open() as f:
+        rows = [r for r in csv.DictReader(f) if r["column"].startswith("micro_")]
+    for row in rows:
+        values = []
+        for record in row["records"].split(";"):
+            (headline,) = [r for r in json.loads((finished / record).read_text()) if r["subset"] == "all"]
+            manifest = json.loads((finished / record).parents[2].joinpath("manifest.json").read_text())
+            assert headline["checkpoint"] == manifest["key"]
+            samples = [json.loads(x) for x in (finished / record).with_name("samples.jsonl").read_text().splitlines()]
+            assert sum(s["accuracy"] for s in samples) / len(samples) == pytest.approx(headline["value"])
+            values.append(headline["value"])
+        assert float(row["mean"]) == pytest.approx(sum(values) / len(values))
+
+
+def test_two_stage_continues_the_fre_run_of_its_seed(finished):
+    read = lambda arm: json.loads((finished / f"results/smoke/{arm}/0/manifest.json").read_text())
+    assert read("two_stage")["parent"] == read("fre")["key"] != read("baseline")["key"]
+    assert read("mgt_only")["parent"] == read("fre")["parent"] == read("baseline")["key"]
+    assert read("two_stage")["config"] == read("mgt_only")["config"]
+    assert read("two_stage")["data_sha256"] == read("mgt_only")["data_sha256"] != read("fre")["data_sha256"]
+
+
+def test_no_stage_trains_on_a_benchmark_item(finished):
+    for card in (finished / "results/smoke/data").glob("*.card.json"):
+        assert json.loads(card.read_text())["overlap_with_benchmarks"] == 0
+    base = Path(json.loads((finished / "results/smoke/baseline/0/manifest.json").read_text())["weights"])
+    assert json.loads((finished / base / "pretrain.json").read_text())["overlap_with_benchmarks"] == 0
+
+
+def test_report_is_there_and_self_contained(finished):
+    page = (finished / "results/smoke/report/index.html").read_text()
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?https?:""", page)
+    for name in ("table1.md", "table1.tex", "arms.svg", "arms.png", "curves.svg", "curves.png"):
+        assert (finished / "results/smoke/report" / name).stat().st_size > 500, name
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    done = snakemake(finished, "--config", "profile=smoke")
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_snakemake_report_works(finished):
+    done = snakemake(finished, "--config", "profile=smoke", "--report", "report.zip")
+    assert done.returncode == 0, done.stderr
+    assert (finished / "report.zip").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("file", ["reports/plots.py", "reports/tables.py"])
+def test_editing_a_table_or_plot_runs_nothing_that_costs_time(finished, file):
+    path = finished / file
+    text = path.read_text()
+    path.write_text(text + "\n# edited\n")
+    try:
+        jobs = planned(finished, "--config", "profile=smoke")
+    finally:
+        path.write_text(text)
+    assert {"table1", "plot_arms", "page"} <= jobs.keys()
+    assert not HEAVY & jobs.keys()
+
+
+def test_editing_a_stage_trains_what_uses_it_only(finished):
+    path = finished / "reproduce/stages.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("mgt:                       #", "mgt:\n  train: {learning_rate: 1.0e-4}  #", 1))
+    try:
+        done = snakemake(finished, "-n", "--config", "profile=smoke")
+    finally:
+        path.write_text(text)
+    trained = set(re.findall(r"rule train:\n(?:\s+input: .*\n)?\s+output: results/smoke/(\w+)/0/", done.stdout))
+    assert trained == {"mgt_only", "two_stage"}
+
+
+def test_new_numerics_train_everything_anew(finished):
+    path = finished / "lmmr1/__init__.py"
+    text = path.read_text()
+    path.write_text(re.sub(r"^NUMERICS = .*", "NUMERICS = 99", text, flags=re.MULTILINE))
+    try:
+        assert planned(finished, "--config", "profile=smoke")["train"] == 4
+    finally:
+        path.write_text(text)
+
+
+def test_a_crashed_training_leaves_no_green_report(finished):
+    """A learning rate that makes weights overflow is a real failure of a real run."""
+    crash = ("--config", "profile=smoke", "train={learning_rate: 1.0e+38, warmup_steps: 0}")
+    done = snakemake(finished, *crash)
+    try:
+        assert done.returncode != 0
+        logs = [p.read_text() for p in (finished / "results/smoke/logs").glob("train_*.log")]
+        assert any("error: step" in text and "not finite" in text for text in logs)
+        assert not (finished / "results/smoke/report/index.html").exists()
+        assert (finished / "results/smoke/report/index.stale.html").exists()
+        assert "train" in planned(finished, *crash)
+        assert planned(finished, "--config", "profile=smoke")  # the good settings have work to do too
+    finally:
+        again = snakemake(finished, "--config", "profile=smoke")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert (finished / "results/smoke/report/index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (["profile=mirco"], "unknown profile 'mirco'"),
+        (["profile=smoke", "colour=red"], "unknown key 'colour'"),
+        (["profile=smoke", "arms=[fer]"], "unknown name 'fer'"),
+    ],
+)
+def test_bad_config_ends_snakemake_with_one_line_and_code_2(checkout, config, words):
+    done = snakemake(checkout, "-n", "--config", *config)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and len(errors) == 1 and words in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_alternatives():
+    assert re.fullmatch(alternatives(["a.b", "c"]), "a.b") and not re.fullmatch(alternatives(["a.b"]), "axb")
+    assert not re.fullmatch(alternatives([]), "") and not re.fullmatch(alternatives([]), "a")
