@@ -43,7 +43,9 @@ include: "reproduce/rules/report.smk"
 
 onerror:
     # an old page must not pass for the result of a run that failed; its data stay where they are
-    shell(f"if [ -f {REPORT}/index.html ]; then mv {REPORT}/index.html {REPORT}/index.stale.html; fi")
+    shell(
+        f"if [ -f {REPORT}/index.html ]; then mv {REPORT}/index.html {REPORT}/index.stale.html; fi"
+    )
 
 
 rule reproduce_all:

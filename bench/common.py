@@ -11,12 +11,18 @@ import torch
 from PIL import Image
 
 CELL = 28
-ENDINGS = ("Answer.", "Give the sum as digits.", "Be short.", "Write only the number in the answer.", "Think, then answer.")
+ENDINGS = (
+    "Answer.",
+    "Give the sum as digits.",
+    "Be short.",
+    "Write only the number in the answer.",
+    "Think, then answer.",
+)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of the comparison: P prompts, G completions each, at most C tokens, images of `side` pixels (0: text)."""
+    """One point of the comparison: P prompts, G completions each of at most C tokens, images of `side` pixels or 0."""
 
     mode: Literal["forced", "natural"] = "forced"
     side: int = 0
@@ -47,7 +53,9 @@ def build_model(folder: Path, taught_to_stop: bool) -> None:
     from reproduce.micro.model import ModelConfig, build_processor, model_config
 
     torch.manual_seed(0)
-    config = model_config(ModelConfig(hidden=128, layers=4, head_dim=32, mlp=4, vision_depth=2, mrope_section=(4, 6, 6), rope_theta=1e4))
+    config = model_config(
+        ModelConfig(hidden=128, layers=4, head_dim=32, mlp=4, vision_depth=2, mrope_section=(4, 6, 6), rope_theta=1e4)
+    )
     text = config.text_config
     text.vocab_size, text.num_key_value_heads, text.initializer_range = 512, 2, 0.02
     model, processor = Qwen2_5_VLForConditionalGeneration(config), build_processor()
@@ -67,7 +75,9 @@ def teach_to_stop(model: Any, processor: Any, steps: int = 60) -> None:
         rows, starts = [], []
         for i in torch.randint(64, (24,), generator=generator).tolist():
             messages = [{"role": "user", "content": question(i)}]
-            prompt = tokenizer(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))["input_ids"]
+            prompt = tokenizer(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))[
+                "input_ids"
+            ]
             length = min(31, int(torch.empty(1).geometric_(0.1, generator=generator)))
             digits = "".join(str(int(d)) for d in torch.randint(10, (length,), generator=generator))
             rows.append([*prompt, *tokenizer(digits)["input_ids"], tokenizer.eos_token_id])

@@ -48,7 +48,12 @@ def median(values: list[float]) -> float:
 
 def run_side(side: str, model: Path, setting: Setting) -> dict[str, Any]:
     """One process. Raises RuntimeError with the end of its error output where it fails."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(ROOT),
+    }
     command = [sys.executable, "-W", "ignore", "-m", "bench.side", side, str(model), json.dumps(setting.json())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -99,7 +104,7 @@ def matmul_rate() -> float:
 
 
 def linear_flops(setting: Setting) -> float:
-    """Multiply-adds x 2 of the linear layers of one step, completions only: one decode forward, one forward, two backward."""
+    """Linear layers of one step, completions only: decode, forward, and a backward of twice the forward."""
     hidden, mlp, heads, vocabulary, layers = 128, 512, 128 + 2 * 64, 512, 4
     per_token = layers * (hidden * heads + hidden * hidden + 3 * hidden * mlp) + hidden * vocabulary
     return 2 * per_token * setting.G * setting.P * setting.C * 4
@@ -107,21 +112,34 @@ def linear_flops(setting: Setting) -> float:
 
 def show(rows: list[dict[str, Any]], rate: float, console: Console) -> None:
     """The table; share = counted linear work of a forced step over what the measured rate could do in its time."""
-    table = Table("point", "TRL s", "core s", "ratio", "range", "tokens/s", "memory MB, TRL / core", "share of matmul rate", box=None)
+    table = Table(
+        "point",
+        "TRL s",
+        "core s",
+        "ratio",
+        "range",
+        "tokens/s",
+        "memory MB, TRL / core",
+        "share of matmul rate",
+        box=None,
+    )
     for row in rows:
         setting = Setting(**row["setting"])
-        share = linear_flops(setting) / row["seconds"]["core"] / rate / 1e9 if setting.mode == "forced" else float("nan")
+        share = linear_flops(setting) / row["seconds"]["core"] / rate / 1e9
         table.add_row(
             row["name"], f"{row['seconds']['trl']:.2f}", f"{row['seconds']['core']:.2f}", f"{row['ratio']:.2f}",
             f"{row['ratio_min']:.2f}-{row['ratio_max']:.2f}", f"{row['tokens_per_second']['core']:.0f}",
-            f"{row['memory_mb']['trl']} / {row['memory_mb']['core']}", f"{share:.0%}" if share == share else "",
+            f"{row['memory_mb']['trl']} / {row['memory_mb']['core']}",
+            f"{share:.0%}" if setting.mode == "forced" else "",
         )  # fmt: skip
     console.print(table)
 
 
 def main() -> None:
     """Command line; see the top of this file."""
-    parser = argparse.ArgumentParser(prog="python -m bench.compare", description="Time the core against TRL, side by side.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.compare", description="Time the core against TRL, side by side."
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="two small points")
     parser.add_argument("--curves", action="store_true", help="scaling curves instead of the main points")
@@ -153,7 +171,11 @@ def main() -> None:
 def cpu_name() -> str:
     """Model name of the processor, from the kernel."""
     info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return names[0] if names else "unknown"
 
 
@@ -170,9 +192,17 @@ def plot(results: dict[str, list[dict[str, Any]]], out: Path) -> None:
         values = [r["setting"][axis_of[name]] for r in rows]
         x = [(v // CELL) ** 2 for v in values] if name == "image tokens" else values
         for side, colour in (("trl", "#D55E00"), ("core", "#0072B2")):
-            axis.plot(x, [r["seconds"][side] for r in rows], "o-", color=colour, label={"trl": "TRL", "core": "lmmr1"}[side])
+            axis.plot(
+                x, [r["seconds"][side] for r in rows], "o-", color=colour, label={"trl": "TRL", "core": "lmmr1"}[side]
+            )
         for at, row in zip(x, rows, strict=True):
-            axis.annotate(f"{row['ratio']:.1f}x", (at, row["seconds"]["core"]), textcoords="offset points", xytext=(0, -14), ha="center")
+            axis.annotate(
+                f"{row['ratio']:.1f}x",
+                (at, row["seconds"]["core"]),
+                textcoords="offset points",
+                xytext=(0, -14),
+                ha="center",
+            )
         axis.set(xlabel=name, ylabel="seconds per step", ylim=(0, None))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)

@@ -1,6 +1,6 @@
 """One side of one point, in a process of its own: prints one JSON line.
 
-    python -m bench.side core|trl MODEL_FOLDER '{"mode": "forced", "G": 16, ...}'
+python -m bench.side core|trl MODEL_FOLDER '{"mode": "forced", "G": 16, ...}'
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def run_core(model: Path, setting: Setting) -> dict[str, Any]:
     from lmmr1.types import Reward, Sample, ScoredGroup
 
     cfg = TrainConfig(
-        num_prompts=setting.P, num_generations=setting.G, learning_rate=1e-4, warmup_steps=0, max_steps=setting.steps + 1,
-        adam_beta2=0.999, sampling=SamplingConfig(max_completion_length=setting.C),
+        num_prompts=setting.P, num_generations=setting.G, learning_rate=1e-4, warmup_steps=0,
+        max_steps=setting.steps + 1, adam_beta2=0.999, sampling=SamplingConfig(max_completion_length=setting.C),
     )  # fmt: skip
     policy, _, _, optimizer = build(cfg, adopt(str(model), "bench"))
     engine = HFEngine(policy, share_prefix=True)
@@ -131,7 +131,12 @@ def run_trl(model: Path, setting: Setting) -> dict[str, Any]:
 
     before = rss()
     trainer = GRPOTrainer(
-        model=weights, processing_class=processor, reward_funcs=score, args=args, callbacks=[Clock()], train_dataset=Dataset.from_list(rows)
+        model=weights,
+        processing_class=processor,
+        reward_funcs=score,
+        args=args,
+        callbacks=[Clock()],
+        train_dataset=Dataset.from_list(rows),
     )
     for owner, name in ((trainer.model, "generate"), (trainer, "compute_loss"), (trainer.accelerator, "backward")):
         setattr(owner, name, timed(getattr(owner, name), phases.setdefault(name, [])))
@@ -153,7 +158,9 @@ def timed(function: Any, into: list[float]) -> Any:
     return wrapper
 
 
-def describe(side: str, setting: Setting, steps: list[float], phases: dict[str, list[float]], lengths: list[float], before: int) -> dict[str, Any]:
+def describe(
+    side: str, setting: Setting, steps: list[float], phases: dict[str, list[float]], lengths: list[float], before: int
+) -> dict[str, Any]:
     """The JSON line: seconds per step and phase, mean completion length in tokens, peak memory in MB."""
     return {
         "side": side, "setting": setting.json(), "seconds": [round(s, 4) for s in steps],

@@ -35,7 +35,7 @@ class _Finder(MetaPathFinder):
                 for operator in ("nms", "qnms"):
                     self.declared.define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
                 sys.modules["_torchvision_cpu_shim_active"] = self  # keeps the declarations alive
-        return None
+        # the usual finders go on; they find torchvision now
 
 
 sys.meta_path.insert(0, _Finder())

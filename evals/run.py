@@ -57,7 +57,7 @@ class Job:
         return self.prepared.benchmark.name
 
 
-def evaluate(  # noqa: PLR0917
+def evaluate(
     model: str,
     benchmarks: list[str],
     out: Path,
@@ -105,7 +105,7 @@ def identify_after_names(model: str, benchmarks: Sequence[str]) -> tuple[str, st
     return identify(model)
 
 
-def plan(  # noqa: PLR0917
+def plan(
     benchmarks: Sequence[str],
     workspace: Path,
     limit: int | None,

@@ -1,4 +1,4 @@
-"""The compact GRPO core: samples in, a trained checkpoint and its step log out. Imports nothing else of this project."""
+"""The compact GRPO core: samples in, a trained checkpoint and its step log out. It imports nothing else of ours."""
 
 NUMERICS = 1
 """Bump when a change may alter training numbers: it is part of every checkpoint key, so arms are trained anew."""

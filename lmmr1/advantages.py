@@ -21,7 +21,7 @@ def group_mean(rewards: torch.Tensor) -> torch.Tensor:
 
 
 def group_norm(rewards: torch.Tensor) -> torch.Tensor:
-    """(P, G) -> (P, G): (r - mean) / (std + 1e-4), unbiased std. GRPO, arXiv 2402.03300, equation 3; constants as TRL."""
+    """(P, G) -> (P, G): (r - mean) / (std + 1e-4), unbiased std. GRPO, arXiv 2402.03300, eq. 3; constants as TRL."""
     scaled = group_mean(rewards) / (rewards.std(1, keepdim=True) + 1e-4)
     return torch.where(zero_variance(rewards)[:, None], torch.zeros_like(scaled), scaled)
 

@@ -27,7 +27,7 @@ def completions(groups: Sequence[ScoredGroup], pad_id: int) -> tuple[torch.Tenso
 def collate(
     groups: Sequence[ScoredGroup], advantages: torch.Tensor, pad_id: int, mask_truncated: bool = False
 ) -> Batch:
-    """Build the batch. With `mask_truncated`, completions that hit the length limit leave the loss (DAPO, 2503.14476)."""
+    """Build the batch. With `mask_truncated`, completions that hit the limit leave the loss (DAPO, 2503.14476)."""
     ids, mask, logprobs = completions(groups, pad_id)
     if mask_truncated:
         finished = torch.tensor([r.finish == "stop" for group in groups for r in group.rollouts])

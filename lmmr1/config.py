@@ -87,7 +87,7 @@ class TrainConfig(Settings):
             raise ValueError(f"num_minibatches {self.num_minibatches} does not divide num_prompts {self.num_prompts}")
         if self.num_generations < 2:
             raise ValueError(
-                f"num_generations {self.num_generations}: advantage {self.advantage!r} compares samples of a group, give at least 2"
+                f"num_generations {self.num_generations}: {self.advantage} compares samples of a group, give at least 2"
             )
         if self.sampling.temperature == 0:
             raise ValueError(
@@ -100,7 +100,9 @@ def parse_settings(kind: type[Settings], values: dict[str, Any], where: str) -> 
     try:
         return kind.model_validate(values)
     except ValidationError as e:
-        first = min(e.errors(), key=lambda error: error["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+        first = min(
+            e.errors(), key=lambda error: error["type"] != "extra_forbidden"
+        )  # a misspelt key explains a missing one
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             model: Any = kind

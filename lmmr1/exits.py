@@ -1,4 +1,4 @@
-"""Exit codes of every command of this project: 0 ok, 1 failure, 2 usage, config or data, 3 regression, 4 inconclusive."""
+"""Exit codes of every command: 0 ok, 1 failure, 2 usage, config or data error, 3 regression, 4 inconclusive."""
 
 from __future__ import annotations
 

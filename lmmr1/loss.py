@@ -44,7 +44,7 @@ def _chunk_logprobs(
 
 
 def kl(logprobs: torch.Tensor, reference: torch.Tensor, estimator: str) -> torch.Tensor:
-    """(n,) per-token estimate of KL(policy || reference): k1 = log p/q; k3 = q/p - 1 - log q/p (Schulman 2020; >= 0)."""
+    """(n,) per-token estimate of KL(policy, reference): k1 = log p/q; k3 = q/p - 1 - log q/p >= 0 (Schulman 2020)."""
     gap = reference - logprobs
     return -gap if estimator == "k1" else torch.exp(gap) - gap - 1
 
@@ -52,7 +52,7 @@ def kl(logprobs: torch.Tensor, reference: torch.Tensor, estimator: str) -> torch
 def policy_loss(
     logprobs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, reference: torch.Tensor | None, cfg: LossConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per-token loss, -min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon_high) A) + beta KL. PPO, arXiv 1707.06347, eq. 7.
+    """Per-token loss, -min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon_high) A) + beta KL. PPO, 1707.06347, eq. 7.
 
     All arguments are (n,). Returns the loss (n,) and, as bool (n,), where the clip was active.
     """

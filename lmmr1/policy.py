@@ -1,4 +1,4 @@
-"""The model and its processor: loading, encoding prompts, and the one forward over unique prompts that all else shares."""
+"""The model and its processor: loading, encoding prompts, and the one forward over unique prompts that all share."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Policy:
         for sample, text in zip(samples, texts, strict=True):
             if text.count(token) != len(sample.images):
                 raise UserError(
-                    f"sample {sample.id!r}: {len(sample.images)} images but {text.count(token)} {token} marks in its prompt"
+                    f"sample {sample.id!r}: {len(sample.images)} images but {text.count(token)} marks {token} in it"
                 )
             images += [open_image(path) for path in sample.images]
         batch = self.processor(
@@ -68,8 +68,8 @@ class Policy:
         if int(lengths.max()) > max_prompt_length:
             worst = int(lengths.argmax())
             raise UserError(
-                f"sample {samples[worst].id!r}: prompt of {int(lengths[worst])} tokens is longer than max_prompt_length "
-                f"{max_prompt_length}; raise the limit, shorten the prompt or lower the processor's max_pixels"
+                f"sample {samples[worst].id!r}: prompt of {int(lengths[worst])} tokens is longer than "
+                f"max_prompt_length {max_prompt_length}; raise the limit or shorten the prompt"
             )
         return {k: v.to(self.device) for k, v in batch.items()}
 
@@ -91,8 +91,10 @@ class Policy:
 
 @dataclass
 class Prefix:
-    """Keys and values of P prompts for every layer, the hidden state that predicts the first completion token, and the
-    leaves at which the learner's backward passes stop until `backward` pushes their gradients through prompt and vision."""
+    """Keys and values of P prompts for every layer, and the hidden state that predicts the first completion token.
+
+    The learner's backward passes stop at the leaves, until `backward` pushes what they left through prompt and vision.
+    """
 
     kv: list[tuple[torch.Tensor, torch.Tensor]]
     """Per layer keys and values, (P, KV heads, T, head dim)."""
@@ -101,7 +103,7 @@ class Prefix:
     mask: torch.Tensor
     """(P, T) 1 at real tokens, left-padded."""
     next_position: torch.Tensor
-    """(P,) M-RoPE position of the first completion token: largest position of the prompt + 1, in all three components."""
+    """(P,) M-RoPE position of the first completion token in all three components: the prompt's largest + 1."""
     kv_leaves: list[tuple[torch.Tensor, torch.Tensor]]
     last_leaf: torch.Tensor
 

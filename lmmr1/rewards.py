@@ -1,4 +1,4 @@
-"""Rule-based rewards: format and accuracy (paper section 3.2). Pure functions; hostile text in, a number and a note out.
+"""Rule-based rewards: format and accuracy (paper section 3.2). Pure functions: hostile text in, number and note out.
 
 What is not standard: an answer is judged by what stands in the last answer block, if there is one, not by the whole
 response; a gold answer that cannot be parsed is never rewarded (the released verifier pays 1.0 for it).
@@ -17,7 +17,7 @@ from lmmr1.config import RewardConfig
 from lmmr1.types import Reward, Rollout, Sample, ScoredGroup
 
 MAX_ANSWER_CHARS = 2000
-"""Longer answers are wrong without being parsed: no gold in any benchmark is near it, and sympy's time is not bounded."""
+"""Longer answers are wrong without being parsed: no gold is near it, and sympy's time is not bounded."""
 
 _FORMAT = re.compile(r"\A<think>(?:(?!<think>).)*</think><answer>(?:(?!<answer>).)*</answer>\Z", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,30}|\d{1,15}\.\d{1,15})")
@@ -33,15 +33,18 @@ def has_format(response: str) -> bool:
 
 def extract_answer(response: str) -> str:
     """The text that is judged: the inside of the last answer block, or the whole response without one."""
-    head, opened, tail = response.rpartition("<answer>")
+    _, opened, tail = response.rpartition("<answer>")
     if not opened:
         return response.strip()
     return tail.partition("</answer>")[0].strip()
 
 
 def accuracy(response: str, gold: str) -> tuple[float, str]:
-    """1.0 where the answer equals the gold, else 0.0, with a note: `equal`, `different`, `no_answer`, `unparsed`, `refused` (too long
-    or too deep to parse), `gold_unparsable`, `timeout`. Never raises on any text."""
+    """1.0 where the answer equals the gold, else 0.0, and a note. Never raises on any text.
+
+    Notes: `equal`, `different`, `no_answer`, `unparsed`, `refused` (too long or too deep to parse), `gold_unparsable`,
+    `timeout`, `parser_error:...`.
+    """
     answer, gold = extract_answer(response), gold.strip()
     if not answer:
         return 0.0, "no_answer"

@@ -94,7 +94,7 @@ def _decode(
 
 
 def _expand(per_layer: list[torch.Tensor], g: int, capacity: int) -> torch.Tensor:
-    """Keys (or values) of P prompts, copied for G rows each into a cache (layers, N, KV heads, T + capacity, head dim)."""
+    """Keys (or values) of P prompts, each copied for G rows: (layers, N, KV heads, T + capacity, head dim)."""
     p, kv, length, dim = per_layer[0].shape
     cache = per_layer[0].new_zeros(len(per_layer), p, g, kv, length + capacity, dim)
     for index, layer in enumerate(per_layer):

@@ -1,7 +1,7 @@
 """Checkpoints: content-addressed, resumable, never overwritten in place.
 
 checkpoints/{key}/final/      the finished model in Hugging Face format
-checkpoints/{key}/resume/     step-N folders with weights, optimizer state and the log's length; the newest good one counts
+checkpoints/{key}/resume/     step-N folders: weights, optimizer state, the logs' lengths; the newest good one counts
 checkpoints/{key}/steps.jsonl, completions.jsonl, timings.jsonl    what the run wrote so far
 """
 
@@ -112,7 +112,7 @@ class Store:
         return self.folder / "final"
 
     def resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
-        """Load the newest complete resume point and cut the logs back to it. Returns the step to continue after, or 0."""
+        """Load the newest whole resume point and cut the logs back to it. Returns the step to continue after, or 0."""
         points = sorted(self.folder.glob("resume/step-*"), key=lambda p: int(p.name.partition("-")[2]))
         for point in reversed(points):
             try:

@@ -1,8 +1,8 @@
 """The text layers after the prompt, computed by hand: one decode step, and a group's completions with gradient.
 
-A completion is pure text, so all three components of its M-RoPE positions are equal and start at the prompt's largest
-position + 1: everything after the prompt is plain 1-D rope. Prompt, images and padding stay with the Hugging Face model.
-Equality with its full-row forward and backward is tested in tests/test_core_equality.py.
+A completion is pure text, so all three components of its M-RoPE positions are equal and start at the
+prompt's largest position + 1: everything after the prompt is plain 1-D rope. Prompt, images and padding
+stay with the Hugging Face model. tests/test_core_equality.py compares both, forward and backward.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class TextWeights:
                 layers.append(
                     LayerWeights(
                         layer.input_layernorm.weight, fuse(qkv), fuse(bias), a.o_proj.weight,
-                        layer.post_attention_layernorm.weight, fuse([m.gate_proj.weight, m.up_proj.weight]), m.down_proj.weight,
+                        layer.post_attention_layernorm.weight, fuse([m.gate_proj.weight, m.up_proj.weight]),
+                        m.down_proj.weight,
                     )
                 )  # fmt: skip
         first = text.layers[0].self_attn

@@ -1,8 +1,9 @@
 """Run one stage: the training loop, and the command that the workflow calls.
 
-How this differs from textbook GRPO: (1) one optimizer step per rollout batch by default, so the ratio is exactly 1 and
-old log-probabilities are the sampler's; (2) no reference model at beta 0; (3) the prompt is computed once per group, for
-sampler and learner together; (4) groups whose rewards are all equal are skipped, the normaliser still counts them.
+How this differs from textbook GRPO: (1) one optimizer step per rollout batch by default, so the ratio is 1 and the
+old log-probabilities are the sampler's; (2) no reference model at beta 0; (3) the prompt is computed once per
+group, for sampler and learner together; (4) groups whose rewards are all equal are skipped;
+the normaliser still counts them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from lmmr1.policy import Policy, load_policy
 from lmmr1.rewards import score
 from lmmr1.rollout import Engine, HFEngine
 from lmmr1.store import Store, read_manifest, run_key, sha256_file, write_manifest
-from lmmr1.types import Batch, Manifest, Sample, ScoredGroup, StepStats, TrainingError
+from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError
 from lmmr1.update import reference_penalty, save_batch, update
 
 
@@ -73,7 +74,7 @@ def build(cfg: TrainConfig, parent: Manifest) -> tuple[Policy, Policy | None, En
 
 
 def to_batch(groups: list[ScoredGroup], policy: Policy, reference: Policy | None, cfg: TrainConfig) -> Batch:
-    """Advantages and tensors of one rollout batch; with `kl_in_reward` the reference's penalty enters the advantages."""
+    """Advantages and tensors of one rollout batch; `kl_in_reward` lets the reference's penalty enter the advantages."""
     rewards, truncated = rewards_of(groups), cfg.loss.mask_truncated_completions
     if not bool(torch.isfinite(rewards).all()):
         raise TrainingError(f"rewards not finite for samples {', '.join(g.sample.id for g in groups)}")
@@ -94,7 +95,7 @@ def learn(
     step: int,
     store: Store,
 ) -> StepStats:
-    """The optimizer steps of one rollout batch at this step's learning rate; a batch that breaks is saved for replay."""
+    """The optimizer steps of one rollout batch at this step's learning rate; a broken batch is saved for replay."""
     rate = learning_rate(cfg, step)
     for group in optimizer.param_groups:
         group["lr"] = rate

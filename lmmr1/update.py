@@ -45,12 +45,19 @@ def update(
 def accumulate_gradients(
     policy: Policy, reference: Policy | None, batch: Batch, cfg: TrainConfig, rollout_tokens: float
 ) -> dict[str, float]:
-    """Leave the gradient of the whole batch's loss in `.grad`, one group after another; groups without one are skipped."""
+    """Leave the gradient of the batch's loss in `.grad`, one group after another; dead groups are skipped."""
     weights = token_weights(batch.completion_mask, cfg.loss, cfg.sampling.max_completion_length, rollout_tokens)
     needs_kl = reference is not None and not cfg.loss.kl_in_reward
     forward = GroupForward(policy, batch, cfg, grad=True)
     teacher = GroupForward(reference, batch, cfg, grad=False) if reference is not None and needs_kl else None
-    total = {"loss": 0.0, "entropy": 0.0, "clip_ratio/region_mean": 0.0, "kl": 0.0, "sampling/logp_difference": 0.0, "tokens": 0.0}
+    total = {
+        "loss": 0.0,
+        "entropy": 0.0,
+        "clip_ratio/region_mean": 0.0,
+        "kl": 0.0,
+        "sampling/logp_difference": 0.0,
+        "tokens": 0.0,
+    }
     for index in range(len(batch.samples)):
         rows = slice(index * batch.num_generations, (index + 1) * batch.num_generations)
         if teacher is None and not bool(batch.advantages[rows].any()):

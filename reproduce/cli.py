@@ -1,4 +1,4 @@
-"""The command line `lmmr1`. Exit codes: 0 ok, 1 failure, 2 usage, config or data error, 3 regression, 4 inconclusive."""
+"""The command line `lmmr1`. Exit codes: see lmmr1/exits.py."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def doctor(
     table = Table("", "what", "found", "to do", box=None, padding=(0, 1))
     for f in findings:
         table.add_row(
-            {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "missing": "[red]no[/]"}[f.state], f.what, f.found, f.fix
+            {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "missing": "[red]no[/]"}[f.state],
+            f.what,
+            f.found,
+            escape(f.fix),
         )
     console.print(table)
     if any(f.state == "missing" for f in findings):

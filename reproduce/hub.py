@@ -96,5 +96,5 @@ def _download(source: dict[str, Any], file: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as e:
         reason = " ".join(str(e).split())[:200]
         raise UserError(
-            f"{source['repo']}/{file}: cannot be fetched from the Hub ({reason}); check the network, the name or HF_HOME"
+            f"{source['repo']}/{file}: cannot be fetched from the Hub ({reason}); check network, name or HF_HOME"
         ) from None

@@ -269,7 +269,7 @@ def lineage(arms: dict[str, Arm], name: str) -> list[str]:
         _require(current, arms, "key arms" if not chain else f"reproduce/arms.yaml, arm {chain[-1]}, key parent")
         if current in chain:
             raise UserError(
-                f"reproduce/arms.yaml: the arms {' -> '.join([*chain, current])} form a cycle; one of them needs a checkpoint"
+                f"reproduce/arms.yaml: {' -> '.join([*chain, current])} is a cycle; one of these arms needs a checkpoint"
             )
         chain.append(current)
         current = arms[current].parent
@@ -284,7 +284,7 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def alternatives(names: Iterable[str]) -> str:
-    """A wildcard constraint that matches exactly `names`; none matches nothing (an empty join would match everything)."""
+    """A wildcard constraint that matches exactly `names`; none matches nothing (an empty join matches everything)."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 

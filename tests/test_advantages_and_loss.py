@@ -56,7 +56,7 @@ def slow_reinforce_baseline(rewards, lengths, penalty):
         for g, r in enumerate(group):
             row = p * len(group) + g
             centred = max(-10.0, min(10.0, r - sum(group) / len(group)))
-            rows.append([centred - sum(penalty[row][t:lengths[row]]) for t in range(lengths[row])])
+            rows.append([centred - sum(penalty[row][t : lengths[row]]) for t in range(lengths[row])])
     flat = [x for row in rows for x in row]
     mean = sum(flat) / len(flat)
     variance = sum((x - mean) ** 2 for x in flat) / len(flat)
@@ -76,7 +76,11 @@ def test_reinforce_baseline_equals_slow_python(rewards, rng):
         assert not out[row, lengths[row] :].any()
 
 
-@given(st.lists(st.tuples(*[st.floats(-3, 0)] * 3, st.floats(-2, 2)), min_size=1, max_size=8), st.floats(0.05, 0.5), st.floats(0, 0.5))
+@given(
+    st.lists(st.tuples(*[st.floats(-3, 0)] * 3, st.floats(-2, 2)), min_size=1, max_size=8),
+    st.floats(0.05, 0.5),
+    st.floats(0, 0.5),
+)
 def test_policy_loss_equals_slow_python(rows, epsilon, beta):
     logprobs, old, ref, advantages = (torch.tensor(x, dtype=torch.float64) for x in zip(*rows, strict=True))
     cfg = LossConfig(epsilon=epsilon, epsilon_high=epsilon * 1.5, beta=beta)

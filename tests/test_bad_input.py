@@ -79,12 +79,21 @@ BAD_DATA = {
     "missing": (None, "no such data file"),
     "empty": (b"", "the file is empty"),
     "blank": (b"\n\n", "the file is empty"),
-    "truncated": (json.dumps(ROW).encode() + b"\n" + json.dumps(ROW).encode()[:30], "line 2: not JSON, is the file truncated?"),
+    "truncated": (
+        json.dumps(ROW).encode() + b"\n" + json.dumps(ROW).encode()[:30],
+        "line 2: not JSON, is the file truncated?",
+    ),
     "not utf-8": (json.dumps(ROW).encode() + b"\n\xff\xfe\n", "line 2: not UTF-8"),
     "bad line": (json.dumps(ROW).encode() + b"\n\n[1]\n", "line 3: expected an object, got list"),
     "no messages": (json.dumps({"id": "a", "answer": "2"}).encode(), "line 1: `messages` must be"),
-    "bad role": (json.dumps(ROW | {"messages": [{"role": "robot", "content": "x"}]}).encode(), "line 1: `messages` must be"),
-    "code as message": (json.dumps({"message": "__import__('os').getcwd()", "answer": "2"}).encode(), "line 1: `message` is neither"),
+    "bad role": (
+        json.dumps(ROW | {"messages": [{"role": "robot", "content": "x"}]}).encode(),
+        "line 1: `messages` must be",
+    ),
+    "code as message": (
+        json.dumps({"message": "__import__('os').getcwd()", "answer": "2"}).encode(),
+        "line 1: `message` is neither",
+    ),
     "no gold": (json.dumps(ROW | {"answer": " "}).encode(), "line 1: `answer` is missing or empty"),
     "same id": (json.dumps(ROW).encode() + b"\n" + json.dumps(ROW).encode(), "line 2: id 'a' stands twice"),
 }
@@ -104,7 +113,10 @@ def test_bad_data_file(case, tmp_path):
 def test_message_of_the_released_data_is_read(tmp_path):
     path = tmp_path / "data.jsonl"
     message = [{"role": "user", "content": [{"type": "text", "text": "1+1=?"}]}]
-    rows = [{"id": "json", "message": json.dumps(message), "answer": "2"}, {"id": "literal", "message": str(message), "answer": "2"}]
+    rows = [
+        {"id": "json", "message": json.dumps(message), "answer": "2"},
+        {"id": "literal", "message": str(message), "answer": "2"},
+    ]
     path.write_text("\n".join(map(json.dumps, rows)))
     assert [s.messages for s in read_samples(path)] == [message, message]
 
@@ -204,7 +216,11 @@ def test_batches_do_not_depend_on_where_they_start():
 def test_every_yaml_file_of_the_project_loads():
     import yaml
 
-    files = [p for p in ROOT.rglob("*.y*ml") if not {".venv", "results", "checkpoints", ".snakemake"} & set(p.relative_to(ROOT).parts)]
+    files = [
+        p
+        for p in ROOT.rglob("*.y*ml")
+        if not {".venv", "results", "checkpoints", ".snakemake"} & set(p.relative_to(ROOT).parts)
+    ]
     assert len(files) >= 6
     for path in files:
         assert isinstance(yaml.load(path.read_text(), yaml.BaseLoader), dict), path

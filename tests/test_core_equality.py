@@ -5,7 +5,6 @@ If one of these breaks, training numbers changed: decide, and bump lmmr1.NUMERIC
 
 import pytest
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from lmmr1.batch import collate, minibatches
 from lmmr1.config import LossConfig, SamplingConfig, TrainConfig

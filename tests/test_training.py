@@ -29,7 +29,11 @@ def graded(samples, rollouts, cfg, seed):
         return groups
     return [
         dataclasses.replace(
-            g, rewards=tuple(dataclasses.replace(r, total=-float(len(set(x.token_ids)))) for r, x in zip(g.rewards, g.rollouts, strict=True))
+            g,
+            rewards=tuple(
+                dataclasses.replace(r, total=-float(len(set(x.token_ids))))
+                for r, x in zip(g.rewards, g.rollouts, strict=True)
+            ),
         )
         for g in groups
     ]
@@ -104,7 +108,9 @@ def test_resume_after_a_crash_is_bit_equal(whole, parent, prompts, tmp_path, mon
     assert logs(store) == logs(whole[1])
 
 
-def test_a_damaged_resume_point_is_named_and_the_one_before_is_used(whole, parent, prompts, tmp_path, monkeypatch, capsys):
+def test_a_damaged_resume_point_is_named_and_the_one_before_is_used(
+    whole, parent, prompts, tmp_path, monkeypatch, capsys
+):
     real, calls = train_module.score, []
 
     def crash(*args):
@@ -182,7 +188,12 @@ def test_non_finite_numbers_stop_the_run_and_keep_the_batch(parent, prompts, tmp
 
 
 def test_kl_in_the_reward_and_in_the_loss_train(parent, prompts, tmp_path):
-    base = CFG.model_dump() | {"max_steps": 2, "advantage": "reinforce_baseline", "num_iterations": 2, "num_minibatches": 2}
+    base = CFG.model_dump() | {
+        "max_steps": 2,
+        "advantage": "reinforce_baseline",
+        "num_iterations": 2,
+        "num_minibatches": 2,
+    }
     for in_reward in (True, False):
         cfg = TrainConfig.model_validate(base | {"loss": {"beta": 0.05, "kl_in_reward": in_reward}})
         manifest, store = train(cfg, parent, prompts, tmp_path)

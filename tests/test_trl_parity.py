@@ -56,7 +56,9 @@ def trainer(tiny_model, data, folder, **settings):
         use_cpu=True, bf16=False, report_to=[], gradient_checkpointing=False, max_steps=1, temperature=0.8,
         use_bias_correction_kl=False, generation_kwargs={"bad_words_ids": blocked}, seed=1, **settings,
     )  # fmt: skip
-    return trl.GRPOTrainer(model=model, processing_class=processor, reward_funcs=reward, args=args, train_dataset=Dataset.from_list(data))
+    return trl.GRPOTrainer(
+        model=model, processing_class=processor, reward_funcs=reward, args=args, train_dataset=Dataset.from_list(data)
+    )
 
 
 def recorded(tr, data):
@@ -83,7 +85,9 @@ def test_loss_and_gradient_equal_trl(tiny_model, tmp_path, kind, loss_type, beta
             mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
             keys = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
             extra = {k: batch[k] for k in keys if k in batch}
-            logps = tr._get_per_token_logps_and_entropies(tr.model, ids, mask, batch["completion_ids"].size(1), **extra)[0]
+            logps = tr._get_per_token_logps_and_entropies(
+                tr.model, ids, mask, batch["completion_ids"].size(1), **extra
+            )[0]
         batch["old_per_token_logps"] = logps + old
     theirs = tr._compute_loss(tr.model, batch)
     theirs.backward()
@@ -117,7 +121,9 @@ def test_advantages_equal_trl(tiny_model, tmp_path):
     data = rows("text", tmp_path)
     tr = trainer(tiny_model, data, tmp_path)
     batch = recorded(tr, data)
-    completions = [[{"content": t}] for t in tr.processing_class.batch_decode(batch["completion_ids"] * batch["completion_mask"])]
+    completions = [
+        [{"content": t}] for t in tr.processing_class.batch_decode(batch["completion_ids"] * batch["completion_mask"])
+    ]
     assert len(completions) == P * G
     rewards = torch.tensor(list(tr._logs["rewards"]["reward"])).view(P, G)
     assert torch.allclose(group_norm(rewards).flatten(), batch["advantages"], atol=1e-5)

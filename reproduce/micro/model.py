@@ -75,7 +75,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=2048,
     )
     tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
-    tokenizer.add_tokens([AddedToken(word, normalized=False, single_word=True) for word in WORDS])
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in WORDS])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 

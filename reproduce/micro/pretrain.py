@@ -130,7 +130,7 @@ class Stream:
         size = rng.choice((1, 2, 3)) if phase == 0 else 3
         first = train_sheet(lambda: world.table(rng, 1, world.table_sheet(rng, size)))
         listing = first.question.split(";")[0]
-        values = {k: int(v) for k, v in (pair.split(":") for pair in listing.split(","))}
+        values = {pair[:-1]: int(pair[-1]) for pair in listing.split(",")}
         items = [look_ups(rng, first, values) for _ in range((3, 1, 0)[phase])]
         return items + [world.table(rng, n, values) for n in ((1,), (2, 3), (2, 3))[phase]]
 

@@ -96,12 +96,13 @@ def expression(names: list[str], ops: list[str]) -> str:
 
 
 def pairs(names: list[str] | tuple[str, ...], values: dict[str, int]) -> str:
-    """What was looked up or counted: `red:3,blue:5`."""
-    return ",".join(f"{name}:{values[name]}" for name in names)
+    """What was looked up or counted: `red3,blue5`. The value follows the name at once: with a sign in between, looking
+    a value up takes one more step of composition, which a model of three layers learns late."""
+    return ",".join(f"{name}{values[name]}" for name in names)
 
 
 def look_up_then_compute(names: list[str], ops: list[str], values: dict[str, int]) -> tuple[str, str]:
-    """The worked solution `red:3,blue:5;3+5=1` of an expression over names, and its answer."""
+    """The worked solution `red3,blue5;3+5=1` of an expression over names, and its answer."""
     worked, answer = steps([values[name] for name in names], ops)
     return f"{pairs(names, values)};{worked}".removesuffix(";"), answer
 
@@ -127,7 +128,7 @@ def table_sheet(rng: random.Random, names: int = len(COLOURS)) -> dict[str, int]
 
 
 def table(rng: random.Random, terms: int, values: dict[str, int] | None = None) -> Item:
-    """Text: `red:3,blue:5,green:1;value blue+red=?`: look the values up, then compute."""
+    """Text: `red3,blue5,green1;value blue+red=?`: look the values up, then compute."""
     values = values or table_sheet(rng)
     names, ops = [rng.choice(list(values)) for _ in range(terms)], _ops(rng, terms - 1)
     worked, answer = look_up_then_compute(names, ops, values)

@@ -4,10 +4,10 @@ rule prompts:
         card=plan.results("data", "{stage}.card.json"),
     log:
         plan.results("logs", "prompts_{stage}.log"),
+    retries: 2
     params:
         spec=lambda wc: plan.prompts_spec(wc.stage),
         numerics=plan.numerics,
-    retries: 2
     shell:
         "{PYTHON} reproduce.prepare prompts --spec {params.spec:q} --out {output.prompts} > {log} 2>&1"
 

@@ -17,7 +17,11 @@ rule table1:
     output:
         csv=f"{REPORT}/table1.csv",
         tex=f"{REPORT}/table1.tex",
-        md=report(f"{REPORT}/table1.md", caption="../../reports/captions/table1.rst", category="Tables"),
+        md=report(
+            f"{REPORT}/table1.md",
+            caption="../../reports/captions/table1.rst",
+            category="Tables",
+        ),
     log:
         plan.results("logs", "table1.log"),
     params:
@@ -31,7 +35,11 @@ rule plot_arms:
     input:
         f"{REPORT}/table1.csv",
     output:
-        svg=report(f"{REPORT}/arms.svg", caption="../../reports/captions/arms.rst", category="Figures"),
+        svg=report(
+            f"{REPORT}/arms.svg",
+            caption="../../reports/captions/arms.rst",
+            category="Figures",
+        ),
         png=f"{REPORT}/arms.png",
     log:
         plan.results("logs", "plot_arms.log"),
@@ -46,7 +54,11 @@ rule plot_curves:
     input:
         plan.runs(plan.trained, "steps.jsonl"),
     output:
-        svg=report(f"{REPORT}/curves.svg", caption="../../reports/captions/curves.rst", category="Figures"),
+        svg=report(
+            f"{REPORT}/curves.svg",
+            caption="../../reports/captions/curves.rst",
+            category="Figures",
+        ),
         png=f"{REPORT}/curves.png",
     log:
         plan.results("logs", "plot_curves.log"),
@@ -65,7 +77,11 @@ rule page:
         completions=plan.runs(plan.trained, "completions.jsonl"),
         timings=plan.timings(),
     output:
-        report(f"{REPORT}/index.html", caption="../../reports/captions/index.rst", category="Report"),
+        report(
+            f"{REPORT}/index.html",
+            caption="../../reports/captions/index.rst",
+            category="Report",
+        ),
     log:
         plan.results("logs", "page.log"),
     params:
