@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -37,6 +38,15 @@ def read_samples(path: Path) -> list[Sample]:
     if not samples:
         raise UserError(f"{path}: the file is empty; expected one JSON object per line")
     return samples
+
+
+def data_sha256(path: Path, samples: list[Sample]) -> str:
+    """Hex sha256 over the bytes of the data file and of every image, in order: what a run was trained on."""
+    digest = hashlib.sha256(path.read_bytes())
+    for sample in samples:
+        for image in sample.images:
+            digest.update(hashlib.sha256(image.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _parse_line(line: bytes, where: str, folder: Path) -> Sample:

@@ -1,6 +1,6 @@
 """Checkpoints: content-addressed, resumable, never overwritten in place.
 
-checkpoints/{key}/final/      the finished model in Hugging Face format
+checkpoints/{key}/final/      the finished model in Hugging Face format; manifest.json beside it is written last
 checkpoints/{key}/resume/     step-N folders: weights, optimizer state, the logs' lengths; the newest good one counts
 checkpoints/{key}/steps.jsonl, completions.jsonl, timings.jsonl    what the run wrote so far
 """
@@ -108,7 +108,7 @@ class Store:
 
     @property
     def final(self) -> Path:
-        """The finished model's folder; exists only once training has ended well."""
+        """The finished model's folder."""
         return self.folder / "final"
 
     def resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
@@ -168,14 +168,21 @@ class Store:
         policy.processor.save_pretrained(partial)
         shutil.rmtree(self.final, ignore_errors=True)
         os.replace(partial, self.final)
+        digest = sha256_weights(self.final)
+        manifest = _manifest(self.key, str(self.final), digest, parent.key, cfg.model_dump(), data_sha256)
+        write_manifest(self.folder / "manifest.json", manifest)
         shutil.rmtree(self.folder / "resume", ignore_errors=True)
-        return self.manifest(parent, cfg, data_sha256)
+        return manifest
 
-    def manifest(self, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
-        """The manifest of the finished model."""
-        return _manifest(
-            self.key, str(self.final), sha256_weights(self.final), parent.key, cfg.model_dump(), data_sha256
-        )
+    def finished(self) -> Manifest | None:
+        """The manifest of a finished run, or None. Raises UserError where its weights are damaged."""
+        path = self.folder / "manifest.json"
+        if not path.exists():
+            return None
+        manifest = read_manifest(path)
+        if sha256_weights(self.final) != manifest.weights_sha256:
+            raise UserError(f"{self.final}: the weights are damaged (sha256 differs from {path}); delete {self.folder}")
+        return manifest
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

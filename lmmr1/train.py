@@ -21,13 +21,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lmmr1.advantages import per_token
 from lmmr1.batch import collate, completions, rewards_of
 from lmmr1.config import TrainConfig, load_train_config
-from lmmr1.data import prompt_batches, read_samples
+from lmmr1.data import data_sha256, prompt_batches, read_samples
 from lmmr1.exits import run_cli
 from lmmr1.metrics import completion_rows, step_metrics
 from lmmr1.policy import Policy, load_policy
 from lmmr1.rewards import score
 from lmmr1.rollout import Engine, HFEngine
-from lmmr1.store import Store, read_manifest, run_key, sha256_file, write_manifest
+from lmmr1.store import Store, read_manifest, run_key, write_manifest
 from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError
 from lmmr1.update import reference_penalty, save_batch, update
 
@@ -37,10 +37,11 @@ def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tupl
 
     Raises UserError for bad input before any compute is spent, TrainingError where numbers stop being finite.
     """
-    samples, data = read_samples(prompts), sha256_file(prompts)
+    samples = read_samples(prompts)
+    data = data_sha256(prompts, samples)
     store = Store(root, run_key(cfg, parent.key, data))
-    if store.final.exists():
-        return store.manifest(parent, cfg, data), store
+    if finished := store.finished():
+        return finished, store
     policy, reference, engine, optimizer = build(cfg, parent)
     start = store.resume(policy, optimizer)
     with progress() as bar:

@@ -1,4 +1,4 @@
-"""Per-item scores behind the table, and the table's numbers: one row per arm and column."""
+"""Per-item scores behind the table, and its numbers: one row per arm (or contrast of two arms) and column."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmmr1.types import UserError
 from reports.files import read_jsonl, read_text
-from reports.layout import BASELINE, Benchmark, columns
+from reports.layout import BASELINE, CONTRASTS, Benchmark, columns
 from reports.statistics import Interval, difference_interval, score_interval
 
 Cells = dict[tuple[str, str], pd.DataFrame]
@@ -24,12 +24,28 @@ COLUMNS = [
     "diff",
     "diff_low",
     "diff_high",
+    "p",
     "n",
     "seeds",
     "records",
     "protocols",
 ]
-"""Fractions, not percent. `diff*` is empty for the baseline. `seeds`, `records`, `protocols` are joined by `;`."""
+"""Fractions, not percent. `diff*` and `p` (two-sided, not corrected) are those of the difference to the baseline, empty
+for the baseline itself. `seeds`, `records`, `protocols` are joined by `;`."""
+CONTRAST_COLUMNS = [
+    "profile",
+    "arm",
+    "against",
+    "column",
+    "diff",
+    "diff_low",
+    "diff_high",
+    "p",
+    "n",
+    "seeds",
+    "records",
+]
+"""`diff` = arm - against; the rest as in COLUMNS. `seeds`: those of arm, `|`, those of against; `records`: of both."""
 
 
 def headline(scores: pd.DataFrame, benchmarks: list[Benchmark]) -> pd.DataFrame:
@@ -106,11 +122,10 @@ def summarise(scores: pd.DataFrame, cells: Cells, benchmarks: list[Benchmark]) -
     rows = []
     for arm in arms:
         for name, _, members in columns(benchmarks):
-            parts = [cells[arm, b.name].to_numpy() for b in members]
-            base = [cells[BASELINE, b.name].to_numpy() for b in members]
+            parts, base = _parts(cells, arm, members), _parts(cells, BASELINE, members)
             mean = score_interval(parts)
             diff = difference_interval(parts, base) if arm != BASELINE else Interval(*[np.nan] * 3)
-            sources = pd.concat([scores[(scores.arm == arm) & (scores.benchmark == b.name)] for b in members])
+            sources = _sources(scores, arm, members)
             rows.append(
                 [
                     sources.profile.iloc[0],
@@ -122,6 +137,7 @@ def summarise(scores: pd.DataFrame, cells: Cells, benchmarks: list[Benchmark]) -
                     diff.mean,
                     diff.low,
                     diff.high,
+                    diff.p,
                     sum(p.shape[1] for p in parts),
                     _joined(cells[arm, members[0].name].index),
                     _joined(sources.record),
@@ -131,12 +147,58 @@ def summarise(scores: pd.DataFrame, cells: Cells, benchmarks: list[Benchmark]) -
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def summarise_contrasts(scores: pd.DataFrame, cells: Cells, benchmarks: list[Benchmark]) -> pd.DataFrame:
+    """The numbers (see CONTRAST_COLUMNS) of each of `layout.CONTRASTS` whose arms are both in `scores`; may be empty.
+
+    The seeds of both arms count as independent runs. Those of an arm that continues the other's checkpoints are not:
+    what the two share cancels in the difference, so there the interval errs on the wide side.
+    Raises UserError where the items of the two arms differ.
+    """
+    rows = []
+    for arm, against in (pair for pair in CONTRASTS if set(pair) <= set(scores.arm)):
+        for name, _, members in columns(benchmarks):
+            for b in members:
+                ids, other = cells[arm, b.name].columns, cells[against, b.name].columns
+                _require_same_items(f"{b.name} of arm {arm}", ids, f"arm {against}", other)
+            parts, base = _parts(cells, arm, members), _parts(cells, against, members)
+            diff = difference_interval(parts, base)
+            sources = pd.concat([_sources(scores, a, members) for a in (arm, against)])
+            seeds = [_joined(cells[a, members[0].name].index) for a in (arm, against)]
+            estimate = [diff.mean, diff.low, diff.high, diff.p, sum(p.shape[1] for p in parts)]
+            about = [sources.profile.iloc[0], arm, against, name]
+            rows.append([*about, *estimate, "|".join(seeds), _joined(sources.record)])
+    return pd.DataFrame(rows, columns=CONTRAST_COLUMNS)
+
+
+def _parts(cells: Cells, arm: str, members: tuple[Benchmark, ...]) -> list[np.ndarray]:
+    return [cells[arm, b.name].to_numpy() for b in members]
+
+
+def _sources(scores: pd.DataFrame, arm: str, members: tuple[Benchmark, ...]) -> pd.DataFrame:
+    return pd.concat([scores[(scores.arm == arm) & (scores.benchmark == b.name)] for b in members])
+
+
 def _joined(values: object) -> str:
     return ";".join(map(str, values))
 
 
+def csv_text(rows: pd.DataFrame) -> str:
+    """A table or contrasts as CSV: six decimals, but four significant digits of `p`, which may be tiny."""
+    shown = rows.assign(p=rows.p.map("{:.4g}".format, na_action="ignore"))
+    return shown.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read the table1.csv that reports.tables wrote. Raises UserError on another file."""
-    if not read_text(path).startswith(",".join(COLUMNS) + "\n"):
+    return _read(path, COLUMNS)
+
+
+def read_contrasts(path: Path) -> pd.DataFrame:
+    """Read the contrasts.csv that reports.tables wrote; it may have no rows. Raises UserError on another file."""
+    return _read(path, CONTRAST_COLUMNS)
+
+
+def _read(path: Path, expected: list[str]) -> pd.DataFrame:
+    if not read_text(path).startswith(",".join(expected) + "\n"):
         raise UserError(f"{path}: not made by reports.tables (other columns); make it again")
-    return pd.read_csv(path, dtype={"seeds": str, "protocols": str})
+    return pd.read_csv(path, dtype={"seeds": str, "records": str, "protocols": str})

@@ -22,6 +22,13 @@ ARM_TITLES = {
 GROUP_TITLES = {"text": "Text", "mm_reasoning": "MM reasoning", "mm_general": "MM general"}
 AVERAGES = {"text_avg": ("Text avg", ("text",)), "mm_avg": ("MM avg", ("mm_reasoning", "mm_general"))}
 """Column name: (title, groups whose benchmarks it averages without weights), as in the paper's Table 1."""
+CLAIM, CLAIM_COLUMN = ("two_stage", "mgt_only"), "mm_avg"
+"""The contrast behind the paper's central claim and where it is made, for the page's summary."""
+CONTRASTS = {
+    CLAIM: "Does text-first help? (Two-stage − MGT-only)",
+    ("two_stage", "fre"): "What does stage 2 add? (Two-stage − FRE-Text)",
+}
+"""(arm, the arm it is held against): title. Shown in this order, where both arms are there."""
 
 _COLOURS = {BASELINE: "#767676", "fre": "#0072B2", "mgt_only": "#E69F00", "two_stage": "#009E73", CONTROL: "#CC79A7"}
 _SPARE_COLOURS = ("#D55E00", "#56B4E9", "#B5A400", "#8C564B")

@@ -1,13 +1,15 @@
-"""One self-contained HTML page: summary, table, figures, answers, provenance.
+"""One self-contained HTML page: summary, tables, figures, answers, provenance.
 
     python -m reports.page --out results/micro/report/index.html --table results/micro/report/table1.csv \\
+        --contrasts results/micro/report/contrasts.csv \\
         --figures results/micro/report/arms.svg results/micro/report/curves.svg \\
         --scores results/micro/baseline/scores.csv results/micro/fre/scores.csv ... \\
         --manifests results/micro/baseline/0/manifest.json ... \\
         --completions results/micro/fre/0/completions.jsonl ... --timings timings/micro/fre/0/train.tsv ... \\
         --benchmarks micro_chain micro_table ...
 
---figures, --completions and --timings may be empty. A figure's caption is the text of reports/captions/NAME.rst.
+--contrasts may be left out; --figures, --completions and --timings may be empty. A figure's caption is the text of
+reports/captions/NAME.rst.
 """
 
 from __future__ import annotations
@@ -26,11 +28,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lmmr1.types import UserError
-from reports.cells import headline, read_table
+from reports.cells import CONTRAST_COLUMNS, headline, read_contrasts, read_table
 from reports.files import read_text, run_cli, write_text
 from reports.layout import (
     AVERAGES,
     BASELINE,
+    CLAIM,
+    CLAIM_COLUMN,
+    CONTRASTS,
     CONTROL,
     GROUP_TITLES,
     Benchmark,
@@ -44,18 +49,30 @@ from reports.provenance import Manifests, read_manifests, settings, versions, wa
 from reports.samples import LIMIT, pick_answers, pick_training
 from reports.scores import read_scores
 from reports.statistics import Interval
-from reports.tables import DIFFERENCES_CAPTION, MEANS_CAPTION, difference_cell, mean_cell
+from reports.tables import (
+    CONTRASTS_CAPTION,
+    DIFFERENCES_CAPTION,
+    MEANS_CAPTION,
+    difference_texts,
+    mean_cell,
+    with_marks,
+)
 
 HERE = Path(__file__).parent
 
 
-def summary(table: pd.DataFrame, benchmarks: list[Benchmark]) -> list[str]:
-    """What the averages say, one sentence per average and one on the random-reward control.
+def summary(table: pd.DataFrame, contrasts: pd.DataFrame, benchmarks: list[Benchmark]) -> list[str]:
+    """What the averages say: the claimed contrast, one sentence per average, one on the random-reward control.
 
-    table: columns of `reports.cells.COLUMNS`.
+    table, contrasts: columns of `reports.cells.COLUMNS` and `CONTRAST_COLUMNS`.
     """
-    sentences = []
     averages = [c for c in columns(benchmarks) if c[0] in AVERAGES]
+    sentences = [
+        f"Text-first against direct RL: {_claim(row, f'{title} of {len(members)} benchmarks')}."
+        for column, title, members in averages
+        for _, row in contrasts[contrasts.column == column].iterrows()
+        if (row.arm, row.against, column) == (*CLAIM, CLAIM_COLUMN)
+    ]
     for name, title, members in reversed(averages):  # the multimodal one first: the paper's claim
         rows = table[(table.column == name) & ~table.arm.isin([BASELINE, CONTROL])]
         verdicts = "; ".join(f"{arm_title(row.arm)} {_verdict(row)}" for _, row in rows.iterrows())
@@ -72,34 +89,41 @@ def summary(table: pd.DataFrame, benchmarks: list[Benchmark]) -> list[str]:
     return sentences
 
 
+def _claim(row: pd.Series, where: str) -> str:
+    """Which side of the other arm an arm lies on, if any."""
+    points, ends = _points(row)
+    arm, against = arm_title(row.arm), arm_title(row.against)
+    if not Interval(row["diff"], row.diff_low, row.diff_high).excludes_zero:
+        return f"{arm} is not distinguishable from {against} in the {where} ({points} points, {ends})"
+    side = "above" if row.diff_low > 0 else "below"
+    return f"{arm} is {points.lstrip('+−')} points {side} {against} in the {where} ({ends})"
+
+
+def _points(row: pd.Series) -> tuple[str, str]:
+    """`+5.2` and `95 % interval +1.1 to +9.3`, in points."""
+    mean, low, high = (f"{100 * v:+.1f}".replace("-", "−") for v in (row["diff"], row.diff_low, row.diff_high))
+    return mean, f"95\u00a0% interval {low} to {high}"
+
+
 def _verdict(row: pd.Series) -> str:
-    interval = Interval(row["diff"], row.diff_low, row.diff_high)
-    ends = f"95\u00a0% interval {100 * interval.low:+.1f} to {100 * interval.high:+.1f}".replace("-", "−")
-    if not interval.excludes_zero:
-        return f"cannot be told from the baseline ({100 * interval.mean:+.1f} points, ".replace("-", "−") + f"{ends})"
-    return f"{'gains' if interval.low > 0 else 'loses'} {abs(100 * interval.mean):.1f} points ({ends})"
+    points, ends = _points(row)
+    if not Interval(row["diff"], row.diff_low, row.diff_high).excludes_zero:
+        return f"cannot be told from the baseline ({points} points, {ends})"
+    return f"{'gains' if row.diff_low > 0 else 'loses'} {points.lstrip('+−')} points ({ends})"
 
 
 def table_rows(table: pd.DataFrame, decimals: int = 1) -> list[dict[str, Any]]:
     """The template's view of the table: per arm its name, title and cells."""
     arms = []
-    for arm, rows in table.groupby("arm", sort=False):
+    for arm, rows in with_marks(table).groupby("arm", sort=False):
         cells = []
         for _, row in rows.iterrows():
             mean, _, half = mean_cell(row, decimals).partition(" ± ")
-            has_diff = not pd.isna(row["diff"])
-            text = difference_cell(row, decimals).removesuffix(" *") if has_diff else ""
-            diff, _, ends = text.partition(" ")
-            verdict = "gain" if row.diff_low > 0 else "loss" if row.diff_high < 0 else ""
             cells.append(
                 {
+                    **_difference(row, decimals),
                     "mean": mean,
                     "half_width": half,
-                    "diff": diff,
-                    "diff_ends": ends,
-                    "verdict": verdict,
-                    "average": row.column in AVERAGES,
-                    "records": row.records,
                     "column": row.column,
                     "n": row.n,
                     "protocols": row.protocols,
@@ -107,6 +131,27 @@ def table_rows(table: pd.DataFrame, decimals: int = 1) -> list[dict[str, Any]]:
             )
         arms.append({"name": arm, "title": arm_title(arm), "cells": cells})
     return arms
+
+
+def contrast_rows(contrasts: pd.DataFrame, decimals: int = 1) -> list[dict[str, Any]]:
+    """The template's view of the contrasts: per pair of arms its title and cells."""
+    return [
+        {"title": CONTRASTS[pair], "cells": [_difference(row, decimals) for _, row in rows.iterrows()]}
+        for pair, rows in with_marks(contrasts).groupby(["arm", "against"], sort=False)
+    ]
+
+
+def _difference(row: pd.Series, decimals: int) -> dict[str, Any]:
+    """A cell of differences; `diff` is empty for the baseline."""
+    diff, ends = ("", "") if pd.isna(row["diff"]) else difference_texts(row, decimals)
+    return {
+        "diff": diff,
+        "diff_ends": ends,
+        "mark": row.mark,
+        "verdict": "gain" if row.diff_low > 0 else "loss" if row.diff_high < 0 else "",
+        "average": row.column in AVERAGES,
+        "records": row.records,
+    }
 
 
 def group_spans(benchmarks: list[Benchmark]) -> list[tuple[str, int]]:
@@ -170,6 +215,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m reports.page", description="Write the HTML page.")
     for name in ("--out", "--table"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--contrasts", type=Path, help="contrasts.csv (default: no contrasts are shown)")
     for name in ("--scores", "--manifests"):
         parser.add_argument(name, type=Path, nargs="+", required=True)
     for name in ("--figures", "--completions", "--timings"):
@@ -178,6 +224,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     benchmarks = parse_benchmarks(args.benchmarks)
     table = read_table(args.table)
+    contrasts = read_contrasts(args.contrasts) if args.contrasts else pd.DataFrame(columns=CONTRAST_COLUMNS)
     scores = headline(read_scores(args.scores), benchmarks)
     shown = [{"title": title, "average": name in AVERAGES} for name, title, _ in columns(benchmarks)]
     write_text(
@@ -185,9 +232,11 @@ def main(argv: list[str]) -> None:
         render(
             profile=table.profile.iloc[0],
             seeds=", ".join(max(table.seeds.str.split(";"), key=len)),
-            summary=summary(table, benchmarks),
+            summary=summary(table, contrasts, benchmarks),
             means_caption=MEANS_CAPTION,
             differences_caption=DIFFERENCES_CAPTION,
+            contrasts_caption=CONTRASTS_CAPTION,
+            contrasts=contrast_rows(contrasts),
             columns=shown,
             groups=group_spans(benchmarks),
             arms=table_rows(table),

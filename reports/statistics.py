@@ -4,7 +4,8 @@ Axis letters: k seeds, n items of one benchmark, B benchmarks in an average. A p
 scores of one benchmark. All intervals cover 95 %.
 
 Sources: Miller 2024 (arXiv 2411.00640) for paired differences and item sampling, Satterthwaite 1946 for the degrees of
-freedom, Wilson 1927 for one proportion, Donner & Zou 2012 (MOVER) for averages of proportions.
+freedom, Wilson 1927 for one proportion, Donner & Zou 2012 (MOVER) for averages of proportions, Holm 1979 for several
+tests at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
+from statsmodels.stats.multitest import multipletests
 
 from lmmr1.types import UserError
 
@@ -27,6 +29,8 @@ class Interval:
     mean: float
     low: float
     high: float
+    p: float = math.nan
+    """Two-sided p-value of a mean of 0, from the t statistic behind the interval; nan where there is none (Wilson)."""
 
     @property
     def half_width(self) -> float:
@@ -69,17 +73,28 @@ def score_interval(parts: list[np.ndarray]) -> Interval:
 
 
 def difference_interval(parts: list[np.ndarray], base: list[np.ndarray]) -> Interval:
-    """The mean difference arm - baseline, paired by item, averaged over B benchmarks without weights.
+    """The mean difference arm - base, paired by item, averaged over B benchmarks without weights.
 
-    parts: B arrays (k, n_b); base: B arrays (k', n_b) with the same items in the same order.
-    Per item: mean over the arm's seeds minus mean over the baseline's runs; its variance over items / n_b is the item
-    part. Seed parts: of the arm (k > 1) and of the baseline (k' > 1). See `_t_interval`; cut to [-1, 1].
+    parts: B arrays (k, n_b); base: B arrays (k', n_b), of the baseline or of another arm, with the same items in the
+    same order.
+    Per item: mean over the arm's seeds minus mean over the base's runs; its variance over items / n_b is the item
+    part. Seed parts: of the arm (k > 1) and of the base (k' > 1), taken as independent. See `_t_interval`; cut to
+    [-1, 1].
     Raises UserError for a benchmark with fewer than 2 items.
     """
     _require_items(parts)
     items = [a.mean(axis=0) - b.mean(axis=0) for a, b in zip(parts, base, strict=True)]
     mean = float(np.mean([d.mean() for d in items]))
     return _t_interval(mean, [_seed_term(parts), _seed_term(base), *_item_terms(items)], -1.0)
+
+
+def survives_holm(p: np.ndarray) -> np.ndarray:
+    """Which of m p-values (m,) are significant at 5 % after Holm's correction for m tests: (m,) of bool.
+
+    >>> survives_holm(np.array([0.01, 0.04, 0.03, 0.012])).tolist()  # up to 0.05 / 4, / 3, then 0.03 > 0.05 / 2
+    [True, False, False, True]
+    """
+    return multipletests(p, alpha=0.05, method="holm")[0]
 
 
 def _require_items(parts: list[np.ndarray]) -> None:
@@ -112,10 +127,12 @@ def _item_terms(items: list[np.ndarray]) -> list[tuple[float, float]]:
 def _t_interval(mean: float, terms: list[tuple[float, float]], lowest: float) -> Interval:
     """mean ± t(0.975, df) SE with SE^2 = sum of the terms' variances v and df = (sum v)^2 / sum(v^2 / df_v).
 
+    p = 2 P(t(df) > |mean| / SE), below 0.05 just where the interval excludes 0.
     Crossed with items, s^2/k over seeds also holds a share of the sampling noise of single answers, which the item part
     holds too: the interval errs on the wide side where answers are drawn at random (simulated coverage 93-99 %).
     """
     total = sum(v for v, _ in terms)
     df = total**2 / sum(v**2 / d for v, d in terms)
     half = float(stdtrit(df, 0.975)) * math.sqrt(total)
-    return Interval(mean, max(mean - half, lowest), min(mean + half, 1.0))
+    p = 2 * float(stdtr(df, -abs(mean) / math.sqrt(total)))
+    return Interval(mean, max(mean - half, lowest), min(mean + half, 1.0), p)

@@ -5,8 +5,9 @@
         --benchmarks micro_chain micro_table micro_drawn micro_legend micro_scene micro_count micro_most [--decimals 1]
 
 Rows are the arms in the order of --scores, which must include the baseline. The per-sample files are found through the
-records that the scores name. Writes table1.md, table1.tex and table1.csv, the last in full precision with the record
-files behind every number.
+records that the scores name. Writes table1.md and table1.tex, and the numbers in them with the record files behind
+each: table1.csv (means, differences to the baseline) and contrasts.csv (differences between two trained arms, see
+reports.layout.CONTRASTS; a header only where no contrast has both its arms).
 """
 
 from __future__ import annotations
@@ -14,24 +15,58 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from reports.cells import headline, load_cells, summarise
+from reports.cells import (
+    csv_text,
+    headline,
+    load_cells,
+    read_contrasts,
+    read_table,
+    summarise,
+    summarise_contrasts,
+)
 from reports.files import run_cli, write_text
-from reports.layout import GROUP_TITLES, Benchmark, add_benchmarks_argument, arm_title, columns, parse_benchmarks
+from reports.layout import (
+    AVERAGES,
+    CONTRASTS,
+    GROUP_TITLES,
+    Benchmark,
+    add_benchmarks_argument,
+    arm_title,
+    columns,
+    parse_benchmarks,
+)
 from reports.scores import read_scores
-from reports.statistics import Interval
+from reports.statistics import Interval, survives_holm
 
 MEANS_CAPTION = (
     "Accuracy in percent, mean over seeds ± half-width of the 95 % interval over seeds and items "
     "(over items only for an arm of one run, as the baseline is)."
 )
-DIFFERENCES_CAPTION = (
-    "Difference to the baseline in points, paired by item, with its 95 % interval; * where the "
-    "interval excludes 0 (no correction for the number of cells)."
+_MARKS_CAPTION = (
+    "* where the interval excludes 0 (no correction for the number of cells), † where the difference also survives "
+    "Holm's correction, at 5 %, for all benchmark cells of this block (averages are neither counted nor marked †)."
 )
+DIFFERENCES_CAPTION = f"Difference to the baseline in points, paired by item, with its 95 % interval; {_MARKS_CAPTION}"
+CONTRASTS_CAPTION = (
+    "Difference between two trained arms in points, paired by item, with its 95 % interval over items and the seeds of "
+    f"both; {_MARKS_CAPTION}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of Table 1 as text. `short`: a caption of one line; `head`: what a row is; a row starts with its title."""
+
+    caption: str
+    short: str
+    head: str
+    rows: list[list[str]]
 
 
 def mean_cell(row: pd.Series, decimals: int) -> str:
@@ -40,11 +75,27 @@ def mean_cell(row: pd.Series, decimals: int) -> str:
     return f"{100 * interval.mean:.{decimals}f} ± {100 * interval.half_width:.{decimals}f}"
 
 
+def with_marks(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one block (of table1.csv or of contrasts.csv) with a column `mark`: `*†`, `*` or nothing.
+
+    * where the interval excludes 0; † where also p survives Holm's correction over the block's benchmark cells.
+    """
+    tested = (rows.p.notna() & ~rows.column.isin(list(AVERAGES))).to_numpy(bool)
+    survives = pd.Series(False, index=rows.index)
+    survives[tested] = survives_holm(rows.p[tested].to_numpy(float))
+    clear = (rows.diff_low > 0) | (rows.diff_high < 0)
+    return rows.assign(mark=["" if not c else "*†" if s else "*" for c, s in zip(clear, survives, strict=True)])
+
+
+def difference_texts(row: pd.Series, decimals: int) -> tuple[str, str]:
+    """`+5.2` and `[+1.1, +9.3]` in points, with a minus sign (U+2212) where negative."""
+    mean, low, high = (_signed(100 * v, decimals) for v in (row["diff"], row.diff_low, row.diff_high))
+    return mean, f"[{low}, {high}]"
+
+
 def difference_cell(row: pd.Series, decimals: int) -> str:
-    """`+5.2 [+1.1, +9.3] *` in points, with a minus sign (U+2212) where negative."""
-    ends = [_signed(100 * v, decimals) for v in (row["diff"], row.diff_low, row.diff_high)]
-    mark = " *" if Interval(row["diff"], row.diff_low, row.diff_high).excludes_zero else ""
-    return f"{ends[0]} [{ends[1]}, {ends[2]}]{mark}"
+    """`+5.2 [+1.1, +9.3] *`: the difference with its interval and its mark (see `with_marks`)."""
+    return " ".join((*difference_texts(row, decimals), row.mark)).rstrip()
 
 
 def _signed(value: float, decimals: int) -> str:
@@ -52,34 +103,60 @@ def _signed(value: float, decimals: int) -> str:
     return text.replace("-", "−") if float(text) else text.lstrip("+-")
 
 
-def rows_of(table: pd.DataFrame, differences: bool, decimals: int) -> list[list[str]]:
-    """The cells as text: one list per arm, its title first. The baseline has no row among differences."""
-    cell = difference_cell if differences else mean_cell
-    shown = table[table["diff"].notna()] if differences else table
-    by_arm = shown.groupby("arm", sort=False)
-    return [[arm_title(arm), *(cell(row, decimals) for _, row in rows.iterrows())] for arm, rows in by_arm]
+def text_blocks(table: pd.DataFrame, contrasts: pd.DataFrame, decimals: int = 1) -> list[Block]:
+    """Means, differences to the baseline (which has no row there) and, where there are any, contrasts.
+
+    table, contrasts: columns of `reports.cells.COLUMNS` and `CONTRAST_COLUMNS`, as read from the CSV files.
+    """
+    means = [
+        [arm_title(arm), *(mean_cell(row, decimals) for _, row in rows.iterrows())]
+        for arm, rows in table.groupby("arm", sort=False)
+    ]
+    differences = with_marks(table[table["diff"].notna()]).groupby("arm", sort=False)
+    pairs = with_marks(contrasts).groupby(["arm", "against"], sort=False)
+    blocks = [
+        Block(MEANS_CAPTION, "Accuracy (%) ± 95 % half-width", "Arm", means),
+        Block(
+            DIFFERENCES_CAPTION,
+            "Difference to the baseline (points) [95 % interval]",
+            "Arm",
+            _difference_rows(((arm_title(arm), rows) for arm, rows in differences), decimals),
+        ),
+        Block(
+            CONTRASTS_CAPTION,
+            "Difference between two trained arms (points) [95 % interval]",
+            "Contrast",
+            _difference_rows(((CONTRASTS[pair], rows) for pair, rows in pairs), decimals),
+        ),
+    ]
+    return blocks[: 2 if contrasts.empty else 3]
 
 
-def markdown(table: pd.DataFrame, benchmarks: list[Benchmark], decimals: int = 1) -> str:
-    """Both blocks as GitHub tables with their captions."""
-    head = ["Arm", *(title for _, title, _ in columns(benchmarks))]
-    blocks = []
-    for caption, differences in ((MEANS_CAPTION, False), (DIFFERENCES_CAPTION, True)):
+def _difference_rows(groups: Iterable[tuple[str, pd.DataFrame]], decimals: int) -> list[list[str]]:
+    return [[title, *(difference_cell(row, decimals) for _, row in rows.iterrows())] for title, rows in groups]
+
+
+def markdown(blocks: list[Block], benchmarks: list[Benchmark]) -> str:
+    """The blocks as GitHub tables with their captions."""
+    parts = []
+    for block in blocks:
+        head = [block.head, *(title for _, title, _ in columns(benchmarks))]
         lines = [
             _escape_markdown(head),
             ["---", *["---:"] * (len(head) - 1)],
-            *(_escape_markdown(row) for row in rows_of(table, differences, decimals)),
+            *(_escape_markdown(row) for row in block.rows),
         ]
-        blocks.append(f"{_escape_markdown([caption])[0]}\n\n" + "".join("| " + " | ".join(x) + " |\n" for x in lines))
-    return "\n".join(blocks)
+        caption = _escape_markdown([block.caption])[0]
+        parts.append(f"{caption}\n\n" + "".join("| " + " | ".join(x) + " |\n" for x in lines))
+    return "\n".join(parts)
 
 
 def _escape_markdown(texts: list[str]) -> list[str]:
     return [re.sub(r"([\\|*_`<>])", r"\\\1", t) for t in texts]
 
 
-def latex(table: pd.DataFrame, benchmarks: list[Benchmark], decimals: int = 1) -> str:
-    r"""Both blocks as one booktabs `tabular`, with the paper's groups above the columns. Needs the package."""
+def latex(blocks: list[Block], benchmarks: list[Benchmark]) -> str:
+    r"""The blocks as one booktabs `tabular`, with the paper's groups above the columns. Needs the package."""
     shown = columns(benchmarks)
     width = len(shown) + 1
     lines = [
@@ -88,13 +165,12 @@ def latex(table: pd.DataFrame, benchmarks: list[Benchmark], decimals: int = 1) -
         *_latex_groups(shown),
         _latex_row(["Arm", *(title for _, title, _ in shown)]),
     ]
-    blocks = (("Accuracy (%) ± 95 % half-width", False), ("Difference to the baseline (points) [95 % interval]", True))
-    for caption, differences in blocks:  # short: a spanning cell does not wrap
+    for block in blocks:  # with its short caption: a spanning cell does not wrap
         lines += [
             r"\midrule",
-            rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape_latex(caption)}}}}} \\",
+            rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape_latex(block.short)}}}}} \\",
             r"\midrule",
-            *(_latex_row(row) for row in rows_of(table, differences, decimals)),
+            *(_latex_row(row) for row in block.rows),
         ]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -119,7 +195,7 @@ def _latex_row(texts: list[str]) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text as LaTeX source: special characters escaped, ±, − and → as math."""
+    """Text as LaTeX source: special characters escaped, ±, −, → and † as math."""
     special = {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
@@ -127,6 +203,7 @@ def escape_latex(text: str) -> str:
         "±": r"$\pm$",
         "−": "$-$",
         "→": r"$\rightarrow$",
+        "†": r"$\dagger$",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "[": "{[}",
@@ -146,11 +223,14 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     benchmarks = parse_benchmarks(args.benchmarks)
     scores = headline(read_scores(args.scores), benchmarks)
-    table = summarise(scores, load_cells(scores), benchmarks)
-    write_text(args.out_dir / "table1.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    table = table.round(6)  # the text tables show what the CSV says
-    write_text(args.out_dir / "table1.md", markdown(table, benchmarks, args.decimals))
-    write_text(args.out_dir / "table1.tex", latex(table, benchmarks, args.decimals))
+    cells = load_cells(scores)
+    table, contrasts = args.out_dir / "table1.csv", args.out_dir / "contrasts.csv"
+    texts = [csv_text(rows(scores, cells, benchmarks)) for rows in (summarise, summarise_contrasts)]
+    for path, text in zip((table, contrasts), texts, strict=True):
+        write_text(path, text)
+    blocks = text_blocks(read_table(table), read_contrasts(contrasts), args.decimals)  # they show what the CSV says
+    write_text(args.out_dir / "table1.md", markdown(blocks, benchmarks))
+    write_text(args.out_dir / "table1.tex", latex(blocks, benchmarks))
 
 
 if __name__ == "__main__":

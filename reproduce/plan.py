@@ -269,7 +269,7 @@ def lineage(arms: dict[str, Arm], name: str) -> list[str]:
         _require(current, arms, "key arms" if not chain else f"reproduce/arms.yaml, arm {chain[-1]}, key parent")
         if current in chain:
             raise UserError(
-                f"reproduce/arms.yaml: {' -> '.join([*chain, current])} is a cycle; one of these arms needs a checkpoint"
+                f"reproduce/arms.yaml: {' -> '.join([*chain, current])} is a cycle; one of them needs a checkpoint"
             )
         chain.append(current)
         current = arms[current].parent

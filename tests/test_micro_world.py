@@ -206,7 +206,7 @@ def test_prompts_and_their_card(tmp_path):
         content = row["messages"][0]["content"]
         assert [part["type"] for part in content] == (["image", "text"] if row["source"] == "most" else ["text"])
         if row["source"] == "most":
-            assert Image.open(tmp_path / content[0]["image"]).size == (112, 56)
+            assert Image.open(tmp_path / content[0]["image"]).size == (140, 56)
     card = json.loads((tmp_path / "mix.card.json").read_text())
     assert card["counts"] == {"most": 20, "table": 10}
     assert (card["distinct_keys"], card["overlap_with_benchmarks"]) == (30, 0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,28 @@ def test_a_finished_run_is_found_again(whole, parent, prompts, monkeypatch):
     monkeypatch.setattr(train_module, "build", lambda *a: pytest.fail("trained again"))
     manifest, _ = train(CFG, parent, prompts, whole[1].folder.parent)
     assert manifest == whole[0]
+
+
+def test_a_damaged_checkpoint_is_named_not_used(parent, prompts, tmp_path):
+    _, store = train(CFG.model_copy(update={"max_steps": 1}), parent, prompts, tmp_path)
+    file = store.final / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"weights are damaged .* delete"):
+        train(CFG.model_copy(update={"max_steps": 1}), parent, prompts, tmp_path)
+
+
+def test_other_images_are_other_data(prompts, tmp_path):
+    from lmmr1.data import data_sha256, read_samples
+
+    copy = tmp_path / "copy"
+    shutil.copytree(prompts.parent, copy)
+    samples = read_samples(copy / prompts.name)
+    before = data_sha256(copy / prompts.name, samples)
+    image = next(i for s in samples for i in s.images)
+    image.write_bytes(image.read_bytes() + b"x")
+    assert data_sha256(copy / prompts.name, samples) != before
 
 
 def test_the_key_covers_everything_that_decides_the_numbers(parent, monkeypatch):

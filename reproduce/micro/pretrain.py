@@ -34,7 +34,7 @@ from reproduce.micro.world import PHRASES, Item
 class PretrainConfig:
     """Settings of the pretraining; `image_worked_factor` is how often images are reasoned about, relative to text."""
 
-    steps: int = 2400
+    steps: int = 2600
     tokens: int = 900  # per step and process
     row_length: int = 192
     lr: float = 3e-3
@@ -42,14 +42,16 @@ class PretrainConfig:
     final_lr: float = 0.02  # share of lr that the cosine ends at
     weight_decay: float = 0.05
     seed: int = 0
-    phase_ends: tuple[float, float] = (0.25, 0.7)
+    phase_ends: tuple[float, float] = (0.3, 0.7)
     p_worked: tuple[float, ...] = (0.15, 0.35, 0.65, 0.90)  # by opening word, in the order of PHRASES
     image_worked_factor: float = 0.85
     p_worked_early: float = 0.6  # before the last phase
     p_untagged: float = 0.06
     text_share: float = 0.3
     image_weights: tuple[float, ...] = (0.30, 0.25, 0.30, 0.15)  # drawn, legend, scene, most
-    drill_shares: tuple[float, float, float] = (0.25, 0.05, 0.0)  # by phase
+    drill_shares: tuple[float, float, float] = (0.20, 0.05, 0.0)  # by phase
+    pair_shares: tuple[float, float, float] = (0.35, 0.20, 0.05)
+    pair_weights: tuple[float, float, float] = (0.60, 0.20, 0.20)  # legend, scene, most
     reading_shares: tuple[float, float, float] = (1.0, 0.5, 0.1)  # of the images also read cell by cell, by phase
     variants: int = 400  # drawings of a class; the vision tower learns a few dozen by heart, noise and all
     drawings: int = 6  # of them, used in one step
@@ -63,8 +65,16 @@ class PretrainConfig:
 IMAGE_SHEETS = ("drawn", "legend", "scene", "most")
 # Lengths of the rows of a drill's 20 facts, and where they start.
 DRILL_ROWS = ((1, 0), (1, 1), (1, 2), (1, 3), (2, 4), (2, 6), (2, 8), (4, 10), (6, 14))
+# The same for the 12 pairs of a sheet, and the sheets besides tables.
+PAIR_ROWS = ((1, 0), (1, 1), (1, 2), (1, 3), (2, 4), (2, 6), (4, 8))
+PAIR_SHEETS = ("legend", "scene", "most")
 # What the loss is broken down by.
-KINDS = ("drill", "read", *(f"{task}{style}" for task in ("fact", *world.TASKS) for style in ("", " worked")))
+KINDS = (
+    "drill",
+    "read",
+    *(f"{sheet} pairs" for sheet in ("table", *PAIR_SHEETS)),
+    *(f"{task}{style}" for task in ("fact", *world.TASKS) for style in ("", " worked")),
+)
 
 
 # ------------------------------------------------------------------------------------------------------ the data
@@ -82,6 +92,11 @@ def reading(item: Item) -> Item:
     glyphs = item.task == "drawn"
     answer = ("" if glyphs else ",").join(c for c in item.cells if not (glyphs and c == world.BLANK))
     return replace(item, task="read", question="read image?", answer=answer, worked="")
+
+
+def table_values(item: Item) -> dict[str, int]:
+    """The values that a table question lists."""
+    return {pair[:-1]: int(pair[-1]) for pair in item.question.split(";")[0].split(",")}
 
 
 def look_ups(rng: random.Random, item: Item, values: dict[str, int]) -> Item:
@@ -129,8 +144,7 @@ class Stream:
             return [train_sheet(lambda: world.chain(rng, rng.choice(lengths)))]
         size = rng.choice((1, 2, 3)) if phase == 0 else 3
         first = train_sheet(lambda: world.table(rng, 1, world.table_sheet(rng, size)))
-        listing = first.question.split(";")[0]
-        values = {pair[:-1]: int(pair[-1]) for pair in listing.split(",")}
+        values = table_values(first)
         items = [look_ups(rng, first, values) for _ in range((3, 1, 0)[phase])]
         return items + [world.table(rng, n, values) for n in ((1,), (2, 3), (2, 3))[phase]]
 
@@ -146,7 +160,7 @@ class Stream:
             items = [look_ups(rng, first, values) for _ in range((3, 1, 0)[phase])]
             items += [world.legend(rng, n, first.cells) for n in ((1,), (2, 3), (2, 3))[phase]]
         elif kind == "scene":
-            items = [train_sheet(lambda: world.count(rng))]
+            items = [train_sheet(lambda: world.count(rng, world.scene_sheet(rng)))]
             items += [world.count(rng, items[0].cells) for _ in range((3, 2, 2)[phase])]
             items += [world.scene(rng, n, items[0].cells) for n in ((), (2, 3), (2, 3))[phase]]
         else:
@@ -171,20 +185,42 @@ class Stream:
             group.branches.append((ids, range(4, len(ids), 6), KINDS.index("drill")))
         return group
 
+    def pair_drill(self) -> Group:
+        """Many single look-ups (or counts) on one sheet, of which only the values are trained on."""
+        rng, cfg = self.rng, self.cfg
+        kind = "table" if rng.random() < cfg.text_share else rng.choices(PAIR_SHEETS, cfg.pair_weights)[0]
+        start, close = "<|im_start|>user\n", ""
+        if kind == "table":
+            item = train_sheet(lambda: world.table(rng, 1, world.table_sheet(rng)))
+            values = table_values(item)
+            start += f"{rng.choice(PHRASES)} {world.pairs(list(values), values)};"
+        else:
+            item = train_sheet(lambda: world.legend(rng, 1) if kind == "legend" else world.GENERATORS[kind](rng))
+            words = world.COLOURS + world.SHAPES
+            values = world.legend_values(item.cells) if kind == "legend" else world.tally(item.cells, words)
+            start, close = start + "<|vision_start|>", "<|vision_end|>"
+        self.keys.add(f"{kind}|pairs|{world.sheet(item)}")
+        group = prefix(self.tokenize(start), item, self.image_token, self.feature_row)
+        names = [rng.choice(list(values)) for _ in range(12)]
+        for length, at in PAIR_ROWS:
+            ids = self.tokenize(close + world.pairs(names[at : at + length], values))
+            first = 2 if close else 1
+            group.branches.append((ids, range(first, len(ids), 3), KINDS.index(f"{kind} pairs")))
+        return group
+
+    def feature_row(self, name: str) -> int:
+        """A random one of this step's drawings of a class."""
+        return self.class_id[name] * self.cfg.drawings + self.rng.randrange(self.cfg.drawings)
+
     def group(self, phase: int) -> Group:
         """One shared prefix with its questions and answers."""
-        rng = self.rng
-        if rng.random() < self.cfg.drill_shares[phase]:
-            return self.drill()
+        rng, kind = self.rng, self.rng.random()
+        facts, looks = self.cfg.drill_shares[phase], self.cfg.pair_shares[phase]
+        if kind < facts + looks:
+            return self.drill() if kind < facts else self.pair_drill()
         items = self.text_items(phase) if rng.random() < self.cfg.text_share else self.image_items(phase)
         start = "<|im_start|>user\n" + ("<|vision_start|>" if items[0].cells else "")
-        drawings = self.cfg.drawings
-        group = prefix(
-            self.tokenize(start),
-            items[0],
-            self.image_token,
-            lambda name: self.class_id[name] * drawings + rng.randrange(drawings),
-        )
+        group = prefix(self.tokenize(start), items[0], self.image_token, self.feature_row)
         for item in [replace(item, phrase=rng.choice(PHRASES)) for item in items]:
             self.keys.add(world.key(item))
             close = "<|vision_end|>" if item.cells else ""

@@ -28,6 +28,7 @@ CLASSES = (*GLYPHS, *(f"{c} {s}" for c in COLOURS for s in SHAPES), BLANK)
 
 CELL = 28  # pixels; one merged visual token
 TEST_SHARE = 6  # one sheet of six belongs to the benchmarks
+SCENE_CELLS, CROWD_CELLS = 6, 10  # cells of an image to compute with, and of one to count or compare in
 DRAWN_COLS = 7  # a drawn chain is left-aligned on a strip of this width
 
 
@@ -162,7 +163,7 @@ def legend(rng: random.Random, terms: int, cells: tuple[str, ...] | None = None)
     return Item("legend", f"value {expression(names, ops)}=?", answer, worked, cells, 3)
 
 
-def scene_sheet(rng: random.Random, cells: int = 6) -> tuple[str, ...]:
+def scene_sheet(rng: random.Random, cells: int = SCENE_CELLS) -> tuple[str, ...]:
     """Two rows of coloured shapes and blanks; no colour and no shape fills more than `MOD - 1` cells."""
     while True:
         drawn_cells = tuple(
@@ -192,7 +193,7 @@ def scene(rng: random.Random, terms: int, cells: tuple[str, ...] | None = None) 
 
 def count(rng: random.Random, cells: tuple[str, ...] | None = None) -> Item:
     """Image: `count red?`; worked by a tally of all colours (shapes)."""
-    cells, word = cells or scene_sheet(rng), rng.choice(COLOURS + SHAPES)
+    cells, word = cells or scene_sheet(rng, CROWD_CELLS), rng.choice(COLOURS + SHAPES)
     words = COLOURS if word in COLOURS else SHAPES
     counts = tally(cells, words)
     return Item("count", f"count {word}?", str(counts[word]), pairs(words, counts), cells, len(cells) // 2)
@@ -212,7 +213,7 @@ def most(rng: random.Random, cells: tuple[str, ...] | None = None, kind: str | N
     words = COLOURS if kind == "colour" else SHAPES
     given = cells is not None
     while True:
-        seen = cells if cells is not None else scene_sheet(rng, 8)
+        seen = cells if cells is not None else scene_sheet(rng, CROWD_CELLS)
         order = ranking(seen, words)
         if order[0][0] == order[1][0] + 1:
             return Item("most", f"most {kind}?", order[0][1], pairs(words, tally(seen, words)), seen, len(seen) // 2)
