@@ -69,10 +69,10 @@ def run_core(model: Path, setting: Setting) -> dict[str, Any]:
             ScoredGroup(s, rs, tuple(Reward(reward(r.text, s.answer), 0.0, 0.0) for r in rs))
             for s, rs in zip(picked, rollouts, strict=True)
         ]
-        batch = to_batch(groups, policy, None, cfg)
+        batch = to_batch(groups, policy, None, True, cfg)
         times.append(time.perf_counter())
         stats = learn(policy, None, optimizer, batch, cfg, step + 1, store)
-        store.log("steps.jsonl", {"step": step, **step_metrics(groups, batch), **stats.metrics})
+        store.log("steps.jsonl", {"step": step, **step_metrics(groups), **stats.metrics})
         times.append(time.perf_counter())
         if step:
             steps.append(times[-1] - times[0])

@@ -6,12 +6,20 @@ from collections.abc import Sequence
 
 import torch
 
+from lmmr1.advantages import zero_variance
 from lmmr1.types import Batch, Rollout, ScoredGroup
 
 
 def rewards_of(groups: Sequence[ScoredGroup]) -> torch.Tensor:
     """(P, G) total rewards."""
     return torch.tensor([[r.total for r in group.rewards] for group in groups])
+
+
+def informative(groups: Sequence[ScoredGroup], count: int) -> list[ScoredGroup]:
+    """`count` of the groups, in order: those whose rewards differ first, others only where these do not suffice."""
+    dead = zero_variance(rewards_of(groups)).tolist()
+    order = sorted(range(len(groups)), key=lambda i: dead[i])[:count]
+    return [groups[i] for i in sorted(order)]
 
 
 def completions(groups: Sequence[ScoredGroup], pad_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

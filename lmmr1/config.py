@@ -50,6 +50,8 @@ class LossConfig(Settings):
     kl_in_reward: bool = False
     """True puts -beta * k1 into the per-token reward (the authors' scripts), False puts the KL into the loss."""
     mask_truncated_completions: bool = False
+    importance_sampling_cap: float = Field(2.0, gt=0)
+    """Largest per-token weight where the sampler is another engine; the built-in sampler needs none."""
 
 
 class TrainConfig(Settings):
@@ -62,6 +64,8 @@ class TrainConfig(Settings):
     """P, prompts per rollout batch."""
     num_generations: int = Field(8, gt=0)
     """G, completions per prompt."""
+    dynamic_sampling_factor: int = Field(1, gt=0)
+    """Prompts drawn for every prompt trained on: groups whose rewards differ are preferred (DAPO, 2503.14476)."""
     num_iterations: int = Field(1, gt=0)
     """Passes over a rollout batch."""
     num_minibatches: int = Field(1, gt=0)
@@ -80,6 +84,11 @@ class TrainConfig(Settings):
     sampling: SamplingConfig = SamplingConfig()
     reward: RewardConfig = RewardConfig()
     loss: LossConfig = LossConfig()
+
+    @property
+    def prompts_drawn(self) -> int:
+        """Prompts that are sampled for one step."""
+        return self.num_prompts * self.dynamic_sampling_factor
 
     def model_post_init(self, _: Any) -> None:
         """Refuse combinations that cannot train. Raises ValueError."""

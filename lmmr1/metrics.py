@@ -13,11 +13,11 @@ LOGGED_PROMPTS, LOGGED_SAMPLES = 1, 2
 """Completions kept per step for people to read: the first prompts and their first samples."""
 
 
-def step_metrics(groups: Sequence[ScoredGroup], batch: Batch) -> dict[str, float]:
-    """Rewards, lengths (tokens) and their spread over the N completions of one rollout batch."""
+def step_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Rewards, lengths (tokens) and their spread over all completions that were drawn for one step."""
     rewards, parts = rewards_of(groups), [r for g in groups for r in g.rewards]
     rollouts = [r for g in groups for r in g.rollouts]
-    lengths = batch.completion_mask.sum(1).float()
+    lengths = [len(r.token_ids) for r in rollouts]
     ended = [len(r.token_ids) for r in rollouts if r.finish == "stop"]
     return {
         "reward": rewards.mean().item(),
@@ -27,9 +27,9 @@ def step_metrics(groups: Sequence[ScoredGroup], batch: Batch) -> dict[str, float
         "rewards/format/mean": sum(p.format for p in parts) / len(parts),
         "rewards/refused": sum(p.note == "refused" for p in parts),
         "rewards/timeouts": sum(p.note == "timeout" for p in parts),
-        "completions/mean_length": lengths.mean().item(),
-        "completions/max_length": lengths.max().item(),
-        "completions/min_length": lengths.min().item(),
+        "completions/mean_length": sum(lengths) / len(lengths),
+        "completions/max_length": max(lengths),
+        "completions/min_length": min(lengths),
         "completions/clipped_ratio": sum(r.finish == "length" for r in rollouts) / len(rollouts),
         "completions/mean_terminated_length": sum(ended) / max(len(ended), 1),
     }

@@ -23,6 +23,9 @@ COMPACT_EVERY = 8
 class Engine(Protocol):
     """Anything that samples completions with log-probabilities."""
 
+    exact: bool
+    """True where its log-probabilities are the learner's own; otherwise importance weights correct the difference."""
+
     def generate(
         self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
     ) -> list[tuple[Rollout, ...]]:
@@ -31,6 +34,8 @@ class Engine(Protocol):
 
 class HFEngine:
     """Samples from the very weights that are trained: nothing to copy, and its log-probabilities are the learner's."""
+
+    exact = True
 
     def __init__(self, policy: Policy, share_prefix: bool = False) -> None:
         """`share_prefix` keeps the prompts' graph for the learner, which then need not compute them again."""

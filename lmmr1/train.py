@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lmmr1.advantages import per_token
-from lmmr1.batch import collate, completions, rewards_of
+from lmmr1.batch import collate, completions, informative, rewards_of
 from lmmr1.config import TrainConfig, load_train_config
 from lmmr1.data import data_sha256, prompt_batches, read_samples
 from lmmr1.exits import run_cli
@@ -29,7 +29,7 @@ from lmmr1.rewards import score
 from lmmr1.rollout import Engine, HFEngine
 from lmmr1.store import Store, read_manifest, run_key, write_manifest
 from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError
-from lmmr1.update import reference_penalty, save_batch, update
+from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
 
 
 def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tuple[Manifest, Store]:
@@ -46,14 +46,15 @@ def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tupl
     start = store.resume(policy, optimizer)
     with progress() as bar:
         task = bar.add_task(f"train {prompts.stem}", total=cfg.max_steps, completed=start)
-        for step, samples_P in prompt_batches(samples, cfg.num_prompts, cfg.seed, start, cfg.max_steps):
+        for step, samples_P in prompt_batches(samples, cfg.prompts_drawn, cfg.seed, start, cfg.max_steps):
             began = time.perf_counter()
             rollouts_PG = engine.generate(samples_P, cfg.sampling, cfg.num_generations, (cfg.seed, step))
             groups_P = score(samples_P, rollouts_PG, cfg.reward, (cfg.seed, step))
-            batch = to_batch(groups_P, policy, reference, cfg)
+            kept_P = informative(groups_P, cfg.num_prompts)
+            batch = to_batch(kept_P, policy, reference, engine.exact, cfg)
             stats = learn(policy, reference, optimizer, batch, cfg, step, store)
-            store.log("steps.jsonl", {"step": step, **step_metrics(groups_P, batch), **stats.metrics})
-            for row in completion_rows(step, groups_P, batch):
+            store.log("steps.jsonl", {"step": step, **step_metrics(groups_P), **stats.metrics})
+            for row in completion_rows(step, kept_P, batch):
                 store.log("completions.jsonl", row)
             store.log("timings.jsonl", {"step": step, "seconds": round(time.perf_counter() - began, 4)})
             if step % cfg.save_steps == 0 and step < cfg.max_steps:
@@ -74,7 +75,9 @@ def build(cfg: TrainConfig, parent: Manifest) -> tuple[Policy, Policy | None, En
     return policy, reference, HFEngine(policy, share_prefix=True), optimizer
 
 
-def to_batch(groups: list[ScoredGroup], policy: Policy, reference: Policy | None, cfg: TrainConfig) -> Batch:
+def to_batch(
+    groups: list[ScoredGroup], policy: Policy, reference: Policy | None, exact: bool, cfg: TrainConfig
+) -> Batch:
     """Advantages and tensors of one rollout batch; `kl_in_reward` lets the reference's penalty enter the advantages."""
     rewards, truncated = rewards_of(groups), cfg.loss.mask_truncated_completions
     if not bool(torch.isfinite(rewards).all()):
@@ -84,7 +87,8 @@ def to_batch(groups: list[ScoredGroup], policy: Policy, reference: Policy | None
     if reference is not None and cfg.loss.kl_in_reward:
         plain = collate(groups, per_token("group_mean", rewards, mask), policy.pad_id)
         penalty = reference_penalty(reference, plain, cfg)
-    return collate(groups, per_token(cfg.advantage, rewards, mask, penalty), policy.pad_id, truncated)
+    batch = collate(groups, per_token(cfg.advantage, rewards, mask, penalty), policy.pad_id, truncated)
+    return batch if exact else importance_corrected(policy, batch, cfg)
 
 
 def learn(

@@ -6,6 +6,8 @@ Memory therefore grows with one group, not with the batch, and gradients do not 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,42 +49,51 @@ def accumulate_gradients(
 ) -> dict[str, float]:
     """Leave the gradient of the batch's loss in `.grad`, one group after another; dead groups are skipped."""
     weights = token_weights(batch.completion_mask, cfg.loss, cfg.sampling.max_completion_length, rollout_tokens)
-    needs_kl = reference is not None and not cfg.loss.kl_in_reward
     forward = GroupForward(policy, batch, cfg, grad=True)
-    teacher = GroupForward(reference, batch, cfg, grad=False) if reference is not None and needs_kl else None
-    total = {
-        "loss": 0.0,
-        "entropy": 0.0,
-        "clip_ratio/region_mean": 0.0,
-        "kl": 0.0,
-        "sampling/logp_difference": 0.0,
-        "tokens": 0.0,
-    }
+    teacher = None
+    if reference is not None and not cfg.loss.kl_in_reward:
+        teacher = GroupForward(reference, batch, cfg, grad=False)
+    sums: Counter[str] = Counter(loss=0.0, entropy=0.0, clipped=0.0, kl=0.0, tokens=0.0)
+    gaps = [0.0]
     for index in range(len(batch.samples)):
         rows = slice(index * batch.num_generations, (index + 1) * batch.num_generations)
         if teacher is None and not bool(batch.advantages[rows].any()):
             continue  # all rewards equal: no gradient; the weights keep counting its tokens
         logprobs, entropy, mask = forward.logprobs(index)
-        old, advantage, weight = (
-            t[rows, : mask.size(1)].to(policy.device)[mask] for t in (batch.old_logprobs, batch.advantages, weights)
-        )
+        tensors = (batch.old_logprobs, batch.advantages, weights)
+        old, advantage, weight = (t[rows, : mask.size(1)].to(policy.device)[mask] for t in tensors)
         target = teacher.logprobs(index)[0] if teacher else None
         loss, clipped = policy_loss(logprobs, old, advantage, target, cfg.loss)
         objective = (loss * weight).sum()
         objective.backward()
         with torch.no_grad():
-            total["loss"] += objective.item()
-            total["entropy"] += entropy.sum().item()
-            total["clip_ratio/region_mean"] += clipped.sum().item()
-            total["kl"] += kl(logprobs, target, "k3").sum().item() if target is not None else 0.0
-            gap = (logprobs - old).abs().max().item()
-            total["sampling/logp_difference"] = (
-                max(total["sampling/logp_difference"], gap) if math.isfinite(gap) else gap
-            )
-            total["tokens"] += logprobs.numel()
+            divergence = kl(logprobs, target, "k3").sum() if target is not None else torch.zeros(())
+            values = {"loss": objective, "entropy": entropy.sum(), "clipped": clipped.sum(), "kl": divergence}
+            sums.update({k: v.item() for k, v in values.items()} | {"tokens": logprobs.numel()})
+            gaps.append((logprobs - old).abs().max().item())
     forward.backward()
-    tokens = max(total.pop("tokens"), 1.0)
-    return {k: v / tokens if k in ("entropy", "clip_ratio/region_mean", "kl") else v for k, v in total.items()}
+    tokens = max(sums["tokens"], 1)
+    return {
+        "loss": sums["loss"],
+        "entropy": sums["entropy"] / tokens,
+        "clip_ratio/region_mean": sums["clipped"] / tokens,
+        "kl": sums["kl"] / tokens,
+        "sampling/logp_difference": max(gaps, key=lambda gap: (math.isnan(gap), gap)),
+    }
+
+
+@torch.no_grad()
+def importance_corrected(policy: Policy, batch: Batch, cfg: TrainConfig) -> Batch:
+    """For samples of another engine: the learner's own log-probabilities become the old ones, and the advantages are
+    multiplied by min(exp(learner - sampler), `importance_sampling_cap`), per token. TIS, Yao et al. 2025; as TRL does.
+    """
+    forward, old = GroupForward(policy, batch, cfg, grad=False), batch.old_logprobs.clone()
+    for index in range(len(batch.samples)):
+        rows = slice(index * batch.num_generations, (index + 1) * batch.num_generations)
+        logprobs, _, mask = forward.logprobs(index)
+        old[rows, : mask.size(1)][mask.cpu()] = logprobs.cpu()
+    ratio = torch.exp(old - batch.old_logprobs).clamp(max=cfg.loss.importance_sampling_cap)
+    return replace(batch, old_logprobs=old, advantages=batch.advantages * ratio)
 
 
 class GroupForward:

@@ -173,6 +173,58 @@ def test_gradient_does_not_depend_on_batch_order_or_company(tiny_model, make_sam
     assert relative(gradients(policy.model), expected) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["image", "mixed"])
+def test_cached_features_of_a_frozen_tower_change_nothing(tiny_model, make_samples, kind):
+    cfg = TrainConfig(sampling=SamplingConfig(max_completion_length=C), num_generations=G)
+    samples, results = make_samples(4, KINDS[kind]), []
+    groups = scored(samples, rollouts_without_image_tokens(load_policy(str(tiny_model)), samples))
+    for cached in (False, True):
+        policy = load_policy(str(tiny_model), trainable=True)
+        policy.model.model.visual.requires_grad_(False)
+        if not cached:
+            policy.with_features = lambda _, batch: batch
+        for _ in range(2):  # the second time from the cache
+            policy.model.zero_grad(set_to_none=True)
+            policy.stepped()
+            accumulate_gradients(policy, None, batch_of(policy, samples, groups), cfg, 100.0)
+        results.append(gradients(policy.model))
+        assert bool(policy._features) == cached
+    assert relative(*results) < 1e-6
+
+
+def test_importance_correction(tiny_model, make_samples):
+    """With the learner's own samples nothing changes; a sampler that was off by log 1.5 or log 4 is weighed 1.5 or 2."""
+    from dataclasses import replace
+
+    from lmmr1.update import importance_corrected
+
+    cfg = TrainConfig(sampling=SamplingConfig(max_completion_length=C), num_generations=G)
+    policy, samples = load_policy(str(tiny_model), trainable=True), make_samples(4, KINDS["mixed"])
+    groups = scored(samples, rollouts_without_image_tokens(policy, samples))
+    exact = batch_of(policy, samples, groups)
+    same = importance_corrected(policy, exact, cfg)
+    assert torch.allclose(same.old_logprobs, exact.old_logprobs, atol=1e-5)
+    assert torch.allclose(same.advantages, exact.advantages, atol=1e-4)
+    for factor, weight in ((1.5, 1.5), (4.0, 2.0), (0.5, 0.5)):
+        off = replace(exact, old_logprobs=exact.old_logprobs - torch.log(torch.tensor(factor)) * exact.completion_mask)
+        corrected = importance_corrected(policy, off, cfg)
+        assert torch.allclose(corrected.old_logprobs, exact.old_logprobs, atol=1e-5)
+        assert torch.allclose(corrected.advantages, exact.advantages * weight, atol=1e-4)
+
+
+def test_informative_groups_come_first(tiny_model, make_samples):
+    from lmmr1.batch import informative
+
+    samples = make_samples(5)
+    rollouts = HFEngine(load_policy(str(tiny_model))).generate(samples, SamplingConfig(max_completion_length=2), G, (0,))
+    groups = scored(samples, rollouts, dead={0, 2})
+    ids = lambda count: [g.sample.id for g in informative(groups, count)]
+    names = [s.id for s in samples]
+    assert ids(3) == [names[1], names[3], names[4]]
+    assert ids(4) == [names[0], names[1], names[3], names[4]]  # filled up in order
+    assert ids(5) == names
+
+
 def test_chunked_logprobs_equal_whole_ones_forward_and_backward():
     from lmmr1.loss import token_logprobs
 

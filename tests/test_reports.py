@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import re
+import statistics as plain
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.stats import t as student
 
 from evals.records import EvalRecord, Protocol, write_records
 from lmmr1.types import UserError
@@ -205,6 +208,8 @@ def build(results: Path, arms: list[str] | None = None) -> Path:
             f"{out}/index.html",
             "--table",
             f"{out}/table1.csv",
+            "--contrasts",
+            f"{out}/contrasts.csv",
             "--scores",
             *files,
             "--figures",
@@ -241,11 +246,11 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_tree(tmp_path, n=6, steps=6)
 
 
-def make_table(results: Path) -> None:
-    """Scores of all arms, then the table."""
-    for arm in SKILL:
+def make_table(results: Path, arms: list[str] | None = None) -> None:
+    """Scores of all arms (or of some, in that order), then the table."""
+    for arm in arms or SKILL:
         scores.main(["--out", f"results/micro/{arm}/scores.csv", "--records", *records_of(results, arm)])
-    files = [f"results/micro/{arm}/scores.csv" for arm in SKILL]
+    files = [f"results/micro/{arm}/scores.csv" for arm in arms or SKILL]
     tables.main(["--out-dir", "results/micro/report", "--scores", *files, "--benchmarks", *BENCHMARKS])
 
 
@@ -268,11 +273,11 @@ class Page(HTMLParser):
 # ------------------------------------------------------------------------------------------------ tables
 
 
-@pytest.mark.parametrize("suffix", ["md", "csv", "tex"])
-def test_table_is_the_golden_one(built: Path, suffix: str) -> None:
+@pytest.mark.parametrize("name", ["table1.md", "table1.csv", "table1.tex", "contrasts.csv"])
+def test_table_is_the_golden_one(built: Path, name: str) -> None:
     """After a wanted change: copy the new file there and say why in the commit."""
-    got = (built / f"results/micro/report/table1.{suffix}").read_text(encoding="utf-8")
-    assert got == (GOLDEN / f"table1.{suffix}").read_text(encoding="utf-8")
+    got = (built / "results/micro/report" / name).read_text(encoding="utf-8")
+    assert got == (GOLDEN / name).read_text(encoding="utf-8")
 
 
 def test_every_number_can_be_traced_to_its_records(built: Path) -> None:
@@ -293,6 +298,7 @@ def test_second_build_is_the_same_byte_for_byte(tmp_path: Path, monkeypatch: pyt
     assert files == sorted(
         [
             "index.html",
+            "contrasts.csv",
             *(f"{f}.{k}" for f in ("arms", "curves") for k in ("png", "svg")),
             *(f"table1.{k}" for k in ("csv", "md", "tex")),
         ]
@@ -302,12 +308,13 @@ def test_second_build_is_the_same_byte_for_byte(tmp_path: Path, monkeypatch: pyt
 
 
 def test_order_of_sample_lines_does_not_matter(results: Path) -> None:
+    names = ("table1.csv", "contrasts.csv")
     make_table(results)
-    before = (results / "report/table1.csv").read_bytes()
+    before = [(results / "report" / name).read_bytes() for name in names]
     for path in results.glob("*/*/eval/*/samples.jsonl"):
         path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
     make_table(results)
-    assert (results / "report/table1.csv").read_bytes() == before
+    assert [(results / "report" / name).read_bytes() for name in names] == before
 
 
 def test_latex_and_markdown_are_escaped() -> None:
@@ -336,6 +343,142 @@ def test_macro_average_over_categories(results: Path) -> None:
     make_table(results)
     table = cells.read_table(results / "report/table1.csv").set_index(["arm", "column"])
     assert table.loc[("fre", "micro_most"), "mean"] == pytest.approx(0.5)
+
+
+# ------------------------------------------------------------------------------------------------ contrasts
+
+
+def test_contrasts_equal_a_slow_version(built: Path) -> None:
+    """Plain loops over the sample files: t interval with the items' and both arms' seed variances (Satterthwaite)."""
+    folder = built / "results/micro"
+    rows = list(csv.DictReader((folder / "report/contrasts.csv").open(encoding="utf-8")))
+    assert [(r["arm"], r["against"]) for r in rows[:: len(BENCHMARKS) + 2]] == list(layout.CONTRASTS)
+    columns = {
+        name: [b.name for b in members] for name, _, members in layout.columns(layout.parse_benchmarks(BENCHMARKS))
+    }
+    for row in rows:
+        runs, members, files = [], columns[row["column"]], []
+        for arm in (row["arm"], row["against"]):
+            paths = [[folder / arm / str(s) / "eval" / b for b in members] for s in (0, 1, 2)]
+            runs.append([[read_right(path / "samples.jsonl") for path in of_seed] for of_seed in paths])
+            files += [str((path / "record.json").relative_to(built)) for of_seed in paths for path in of_seed]
+        terms = []
+        for arm_runs in runs:
+            averages = [plain.fmean(plain.fmean(part) for part in of_seed) for of_seed in arm_runs]
+            terms.append((plain.variance(averages) / 3, 2))
+        means = []
+        for b in range(len(members)):
+            pairs = zip(
+                zip(*(r[b] for r in runs[0]), strict=True), zip(*(r[b] for r in runs[1]), strict=True), strict=True
+            )
+            items = [plain.fmean(x) - plain.fmean(y) for x, y in pairs]
+            means.append(plain.fmean(items))
+            terms.append((plain.variance(items) / len(items) / len(members) ** 2, len(items) - 1))
+        mean, variance = plain.fmean(means), sum(v for v, _ in terms)
+        df = variance**2 / sum(v * v / d for v, d in terms)
+        half = student.ppf(0.975, df) * variance**0.5
+        got = [float(row[key]) for key in ("diff", "diff_low", "diff_high")]
+        assert got == pytest.approx([mean, mean - half, mean + half], abs=1e-6)
+        assert float(row["p"]) == pytest.approx(2 * student.sf(abs(mean) / variance**0.5, df), rel=1e-3)
+        assert (row["n"], row["seeds"], row["profile"]) == (str(40 * len(members)), "0;1;2|0;1;2", "micro")
+        assert sorted(row["records"].split(";")) == sorted(files)
+
+
+def read_right(path: Path) -> list[int]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [r["accuracy"] for r in sorted(rows, key=lambda r: r["doc_id"])]
+
+
+def test_order_of_arms_does_not_change_contrasts(results: Path) -> None:
+    make_table(results)
+    before = (results / "report/contrasts.csv").read_bytes()
+    make_table(results, list(reversed(SKILL)))
+    assert (results / "report/contrasts.csv").read_bytes() == before
+
+
+def test_contrast_is_the_difference_of_the_differences(built: Path) -> None:
+    table = cells.read_table(built / "results/micro/report/table1.csv").set_index(["arm", "column"])["diff"]
+    for row in cells.read_contrasts(built / "results/micro/report/contrasts.csv").itertuples():
+        expected = table[row.arm, row.column] - table[row.against, row.column]
+        assert row.diff == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("arms", "shown"),
+    [
+        (["baseline", "fre", "mgt_only", "random_reward"], []),
+        (["baseline", "two_stage"], []),
+        (["baseline", "two_stage", "fre"], [("two_stage", "fre")]),
+        (["baseline", "mgt_only", "two_stage"], [("two_stage", "mgt_only")]),
+    ],
+)
+def test_contrast_without_one_of_its_arms_is_not_shown(
+    results: Path, arms: list[str], shown: list[tuple[str, str]]
+) -> None:
+    build(results, arms)
+    text = (results / "report/contrasts.csv").read_text()
+    assert text.startswith(",".join(cells.CONTRAST_COLUMNS) + "\n")
+    rows = cells.read_contrasts(results / "report/contrasts.csv")
+    assert list(dict.fromkeys(zip(rows.arm, rows.against, strict=True))) == shown
+    html = Page((results / "report/index.html").read_text(encoding="utf-8"))
+    for text in (*((results / f"report/table1.{k}").read_text(encoding="utf-8") for k in ("md", "tex")), html.text):
+        assert ("between two trained arms" in text) == bool(shown)
+    for pair, title in layout.CONTRASTS.items():
+        assert (title in html.text) == (pair in shown)
+    assert ("Text-first against direct RL" in html.text) == (layout.CLAIM in shown)
+    assert (("id", "contrasts") in [a for _, attrs in html.tags for a in attrs.items()]) == bool(shown)
+
+
+def test_contrast_of_other_items_is_refused() -> None:
+    benchmarks = layout.parse_benchmarks(BENCHMARKS[:1])
+    frames = {a: pd.DataFrame(np.eye(2), columns=[a, "x"]) for a in layout.CLAIM}
+    table = pd.DataFrame({"arm": list(layout.CLAIM)})
+    with pytest.raises(UserError, match="micro_chain of arm two_stage: other items than arm mgt_only"):
+        cells.summarise_contrasts(table, {(a, "micro_chain"): f for a, f in frames.items()}, benchmarks)
+
+
+def test_marks_against_a_hand_computation() -> None:
+    """Holm over the four benchmark cells: 0.0124 <= 0.05 / 4, 0.016 <= 0.05 / 3, but 0.03 > 0.05 / 2 ends it.
+
+    Were the average counted, the smallest would be held against 0.05 / 5 = 0.01 and nothing would survive.
+    """
+    rows = pd.DataFrame(
+        [
+            ("a", 0.03, 0.01, 0.05),
+            ("b", 0.0124, 0.01, 0.05),
+            ("text_avg", 0.04, 0.01, 0.05),
+            ("c", 0.016, -0.05, -0.01),
+            ("d", 0.2, -0.01, 0.05),
+            ("e", np.nan, np.nan, np.nan),
+        ],
+        columns=["column", "p", "diff_low", "diff_high"],
+    )
+    assert tables.with_marks(rows).mark.tolist() == ["*", "*†", "*", "*†", "", ""]
+    assert tables.with_marks(rows.assign(p=rows.p * 1.1)).mark.tolist() == ["*", "*", "*", "*", "", ""]
+
+
+def test_marks_are_those_of_the_p_values_in_the_csv(built: Path) -> None:
+    """All blocks of Markdown, LaTeX and the page carry the same marks, corrected within their own block."""
+    report = built / "results/micro/report"
+    texts = {name: (report / name).read_text(encoding="utf-8") for name in ("table1.md", "table1.tex", "index.html")}
+    want = ""
+    for rows in (cells.read_table(report / "table1.csv"), cells.read_contrasts(report / "contrasts.csv")):
+        tested = rows[rows.p.notna() & ~rows.column.isin(["text_avg", "mm_avg"])]
+        assert len(tested) in (4 * 7, 2 * 7)
+        limit, left = set(), len(tested)
+        for row in tested.sort_values("p").itertuples():
+            if row.p > 0.05 / left:
+                break
+            limit.add(row.Index)
+            left -= 1
+        want += "".join("*†" if i in limit else "*" if p < 0.05 else "." for i, p in rows.p.dropna().items())
+    assert "*†" in want and "*." in want
+    md = re.findall(r"\] ?(\\\*†?)? \|", texts["table1.md"].replace(" |", " | "))
+    tex = re.findall(r"\{\]\}( \*(?:\$\\dagger\$)?)? (?:&|\\\\)", texts["table1.tex"].partition("the baseline")[2])
+    page_marks = re.findall(r">[+−]?[\d.]+( \*†?)? <small>\[", texts["index.html"])
+    assert "".join(m.removeprefix("\\") or "." for m in md) == want
+    assert "".join(m.strip().replace(r"$\dagger$", "†") or "." for m in tex) == want
+    assert "".join(m.strip() or "." for m in page_marks) == want
 
 
 # ------------------------------------------------------------------------------------------------ refusals
@@ -418,6 +561,8 @@ def test_other_user_errors_name_file_and_fix(results: Path) -> None:
         scores.read_scores([Path("x.csv")])
     with pytest.raises(UserError, match=r"x\.csv: not made by reports\.tables"):
         cells.read_table(Path("x.csv"))
+    with pytest.raises(UserError, match=r"x\.csv: not made by reports\.tables"):
+        cells.read_contrasts(Path("x.csv"))
     with pytest.raises(UserError, match=r"x\.csv: not a figure of reports\.plots"):
         page.inline_svg(Path("x.csv"))
     assert not Path("out").exists()
@@ -461,6 +606,9 @@ def test_page_shows_all_parts(built: Path) -> None:
     shown = Page(html)
     for part in (
         "MM avg of 5 benchmarks",
+        "Text-first against direct RL: Two-stage (FRE → MGT) is 13.5 points above MGT-only (direct RL) in the MM avg of 5",
+        *layout.CONTRASTS.values(),
+        "What does stage 2 add?",
         "The random-reward control cannot be told from the baseline",
         "Two-stage (FRE → MGT)",
         "Settings that differ between arms",
@@ -531,6 +679,7 @@ def test_figures_and_page_do_with_other_arms(results: Path) -> None:
     )
     text = Page(Path("index.html").read_text(encoding="utf-8")).text
     assert "candidate_x" in text and "control" not in text and "MM avg" not in text
+    assert Path("contrasts.csv").read_text() == ",".join(cells.CONTRAST_COLUMNS) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -545,10 +694,35 @@ def test_summary_follows_the_numbers(built: Path, low: float, high: float, said:
     table = cells.read_table(built / "results/micro/report/table1.csv")
     for arms in (["fre"], ["random_reward"]):
         table.loc[table.arm.isin(arms), ["diff", "diff_low", "diff_high"]] = [(low + high) / 2, low, high]
-    multimodal, text, control = page.summary(table, layout.parse_benchmarks(BENCHMARKS))
+    none = pd.DataFrame(columns=cells.CONTRAST_COLUMNS)
+    multimodal, text, control = page.summary(table, none, layout.parse_benchmarks(BENCHMARKS))
     assert f"FRE-Text {said}" in multimodal and f"FRE-Text {said}" in text
     assert control.startswith(f"The random-reward control {said} in the MM avg.")
     assert ("A reward that ignores the answer gains too" in control) == (low > 0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.02, 0.06, "is 4.0 points above MGT-only (direct RL) in the {} (95\u00a0% interval +2.0 to +6.0)."),
+        (-0.06, -0.02, "is 4.0 points below MGT-only (direct RL) in the {} (95\u00a0% interval −6.0 to −2.0)."),
+        (
+            -0.02,
+            0.01,
+            "is not distinguishable from MGT-only (direct RL) in the {} (−0.5 points, 95\u00a0% interval −2.0 to +1.0).",
+        ),
+    ],
+)
+def test_claim_follows_the_numbers(built: Path, low: float, high: float, said: str) -> None:
+    table = cells.read_table(built / "results/micro/report/table1.csv")
+    contrasts = cells.read_contrasts(built / "results/micro/report/contrasts.csv")
+    claimed = (contrasts.against == "mgt_only") & (contrasts.column == "mm_avg")
+    contrasts.loc[claimed, ["diff", "diff_low", "diff_high"]] = [(low + high) / 2, low, high]
+    sentences = page.summary(table, contrasts, layout.parse_benchmarks(BENCHMARKS))
+    expected = f"Text-first against direct RL: Two-stage (FRE → MGT) {said.format('MM avg of 5 benchmarks')}"
+    assert sentences[0] == expected and len(sentences) == 4
+    text_only = page.summary(table, contrasts, layout.parse_benchmarks(BENCHMARKS[:2]))
+    assert not any("direct RL:" in sentence for sentence in text_only)
 
 
 # ------------------------------------------------------------------------------------------------ README

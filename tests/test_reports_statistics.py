@@ -13,11 +13,11 @@ from scipy.stats import t as student
 from statsmodels.stats.proportion import proportion_confint
 
 from lmmr1.types import UserError
-from reports.statistics import Z, difference_interval, score_interval, wilson
+from reports.statistics import Z, difference_interval, score_interval, survives_holm, wilson
 
 
-def slow_interval(parts: list[list[list[float]]], base: list[list[list[float]]] | None) -> tuple[float, float, float]:
-    """Plain lists and loops: parts[benchmark][seed][item]. No limits applied."""
+def slow_interval(parts: list[list[list[float]]], base: list[list[list[float]]] | None) -> tuple[float, ...]:
+    """Mean, low, high, p. Plain lists and loops: parts[benchmark][seed][item]. No limits applied."""
     terms = []
     for runs in [parts] if base is None else [parts, base]:
         k = len(runs[0])
@@ -35,8 +35,8 @@ def slow_interval(parts: list[list[list[float]]], base: list[list[list[float]]] 
         terms.append((max(plain.variance(items) / n, at_least) / len(parts) ** 2, n - 1))
     variance = sum(v for v, _ in terms)
     df = variance**2 / sum(v * v / d for v, d in terms)
-    half = student.ppf(0.975, df) * math.sqrt(variance)
-    return plain.fmean(means), plain.fmean(means) - half, plain.fmean(means) + half
+    mean, half = plain.fmean(means), student.ppf(0.975, df) * math.sqrt(variance)
+    return mean, mean - half, mean + half, 2 * student.sf(abs(mean) / math.sqrt(variance), df)
 
 
 def draw(rng: np.random.Generator, k: int, sizes: list[int]) -> list[np.ndarray]:
@@ -47,7 +47,7 @@ def draw(rng: np.random.Generator, k: int, sizes: list[int]) -> list[np.ndarray]
 @settings(max_examples=40, deadline=None)
 def test_equals_the_slow_version(seed: int, k: int, sizes: list[int]) -> None:
     rng = np.random.default_rng(seed)
-    parts, base = draw(rng, k, sizes), draw(rng, 1 + seed % 2, sizes)
+    parts, base = draw(rng, k, sizes), draw(rng, 1 + seed % 4, sizes)
     for got, want, lowest in (
         (score_interval(parts), slow_interval([p.tolist() for p in parts], None), 0.0),
         (
@@ -56,8 +56,30 @@ def test_equals_the_slow_version(seed: int, k: int, sizes: list[int]) -> None:
             -1.0,
         ),
     ):
-        limited = (want[0], max(want[1], lowest), min(want[2], 1.0))
-        assert np.allclose((got.mean, got.low, got.high), limited, rtol=0, atol=1e-9)
+        limited = (want[0], max(want[1], lowest), min(want[2], 1.0), want[3])
+        assert np.allclose((got.mean, got.low, got.high, got.p), limited, rtol=0, atol=1e-9)
+
+
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 4), shift=st.floats(-0.4, 0.4))
+@settings(max_examples=60, deadline=None)
+def test_p_is_below_5_percent_just_where_the_interval_excludes_0(seed: int, k: int, shift: float) -> None:
+    (base,) = draw(np.random.default_rng(seed), k, [30])
+    (arm,) = draw(np.random.default_rng(seed + 1), 3, [30])
+    got = difference_interval([arm + shift], [base])
+    assert (got.p < 0.05) == got.excludes_zero and 0 <= got.p <= 1
+    assert difference_interval([base], [arm + shift]).p == pytest.approx(got.p)
+
+
+@given(p=st.lists(st.floats(0, 0.1), max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_holm_equals_the_slow_version(p: list[float]) -> None:
+    """From the smallest p on: m - i tests are left at the i-th, and the first that fails ends it."""
+    want, order = [False] * len(p), sorted(range(len(p)), key=lambda i: p[i])
+    for rank, i in enumerate(order):
+        if p[i] > 0.05 / (len(p) - rank):
+            break
+        want[i] = True
+    assert survives_holm(np.array(p)).tolist() == want
 
 
 @given(n=st.integers(2, 400), share=st.floats(0, 1))
@@ -130,6 +152,20 @@ def test_order_of_items_seeds_and_benchmarks_does_not_matter() -> None:
         (difference_interval(parts, base), difference_interval(shuffled, shuffled_base)),
     ):
         assert np.allclose((a.mean, a.low, a.high), (b.mean, b.low, b.high), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed_sd", [0.0, 0.05])
+def test_contrast_of_two_equal_arms_is_rarely_significant(seed_sd: float) -> None:
+    """Both arms have three seeds that shift all items; the true difference is 0. 2,000 draws."""
+    rng, n, trials, alarms = np.random.default_rng(2), 120, 2000, 0
+    for _ in range(trials):
+        threshold = rng.random(n)
+        runs = []
+        for _ in range(2):
+            answers = np.where(rng.random((3, n)) < 0.2, rng.random((3, n)), threshold)
+            runs.append((answers < 0.5 + rng.normal(0, seed_sd, (3, 1))).astype(float))
+        alarms += difference_interval([runs[0]], [runs[1]]).p < 0.05
+    assert alarms / trials <= 0.065
 
 
 def test_pairing_pays() -> None:

@@ -225,6 +225,13 @@ def test_kl_in_the_reward_and_in_the_loss_train(parent, prompts, tmp_path):
         assert (rows[-1]["kl"] > 0) == (not in_reward)
 
 
+def test_dynamic_sampling_draws_more_and_trains_on_as_many(parent, prompts, tmp_path):
+    cfg = CFG.model_copy(update={"max_steps": 2, "dynamic_sampling_factor": 2})
+    _, store = train(cfg, parent, prompts, tmp_path)
+    rows = [json.loads(line) for line in (store.folder / "steps.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 and all(r["grad_norm"] > 0 for r in rows)
+
+
 def test_random_reward_ignores_answers_but_trains(parent, prompts, tmp_path):
     cfg = CFG.model_copy(update={"max_steps": 2, "reward": RewardConfig(kind="random")})
     manifest, store = train(cfg, parent, prompts, tmp_path)
