@@ -34,7 +34,7 @@ from reproduce.micro.world import PHRASES, Item
 class PretrainConfig:
     """Settings of the pretraining; `image_worked_factor` is how often images are reasoned about, relative to text."""
 
-    steps: int = 2600
+    steps: int = 2500
     tokens: int = 900  # per step and process
     row_length: int = 192
     lr: float = 3e-3
@@ -53,8 +53,8 @@ class PretrainConfig:
     pair_shares: tuple[float, float, float] = (0.35, 0.20, 0.05)
     pair_weights: tuple[float, float, float] = (0.60, 0.20, 0.20)  # legend, scene, most
     reading_shares: tuple[float, float, float] = (1.0, 0.5, 0.1)  # of the images also read cell by cell, by phase
-    variants: int = 400  # drawings of a class; the vision tower learns a few dozen by heart, noise and all
-    drawings: int = 6  # of them, used in one step
+    variants: int = 400  # drawings of a class, other ones in every process; the vision tower learns a few dozen by heart, noise and all
+    drawings: int = 4  # of them, used in one step
     alignment: float = 0.2  # weight of the loss that makes a cell's feature name the cell
     log_every: int = 100
     benchmark_n: int = 500  # for the measured overlap
@@ -168,7 +168,7 @@ class Stream:
             items += [world.count(rng, items[0].cells) for _ in range((3, 2, 2)[phase])]
             other = world.most(rng, items[0].cells, "shape" if items[0].question == "most colour?" else "colour")
             items += [other] if other else []
-        if rng.random() >= self.cfg.reading_shares[phase]:
+        if kind == "most" or rng.random() >= self.cfg.reading_shares[phase]:
             return items
         return [reading(items[0])] + (items if phase or kind != "drawn" else [])
 
@@ -317,8 +317,8 @@ def train(cfg: PretrainConfig, rank: int, average: Averager | None, log: Callabl
     processor, model = build_processor(), build_model(cfg.model).train()
     tokenizer = FastTokenizer(processor.tokenizer)
     stream = Stream(cfg, rank, tokenizer, model.config.image_token_id)
-    drawings = gallery(world.CLASSES, cfg.variants, f"pretrain-{cfg.seed}")
-    names = [tokenizer(name.replace(" ", "")) * 2 for name in world.CLASSES]
+    drawings = gallery(world.CLASSES, cfg.variants, f"pretrain-{cfg.seed}-{rank}")
+    names = [tokenizer(name.removeprefix("far ").replace(" ", "")) * 2 for name in world.CLASSES]
     words = torch.tensor([name[:2] for name in names]).repeat_interleave(cfg.drawings, 0)
     classes, parameters = torch.arange(len(world.CLASSES))[:, None], list(model.parameters())
     optimizer, schedule = make_optimizer(model, cfg)

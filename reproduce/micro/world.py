@@ -24,7 +24,9 @@ SHAPES = ("square", "circle", "triangle")
 PHRASES = ("give", "find", "solve", "derive")
 GLYPHS = (*map(str, range(MOD)), "+", "-")
 BLANK = "."
-CLASSES = (*GLYPHS, *(f"{c} {s}" for c in COLOURS for s in SHAPES), BLANK)
+NEAR = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES)
+FAR = tuple(f"far {name}" for name in NEAR)  # small and off-colour: hard to tell apart
+CLASSES = (*GLYPHS, *NEAR, *FAR, BLANK)
 
 CELL = 28  # pixels; one merged visual token
 TEST_SHARE = 6  # one sheet of six belongs to the benchmarks
@@ -163,14 +165,21 @@ def legend(rng: random.Random, terms: int, cells: tuple[str, ...] | None = None)
     return Item("legend", f"value {expression(names, ops)}=?", answer, worked, cells, 3)
 
 
-def scene_sheet(rng: random.Random, cells: int = SCENE_CELLS) -> tuple[str, ...]:
-    """Two rows of coloured shapes and blanks; no colour and no shape fills more than `MOD - 1` cells."""
+def _sheet_of(rng: random.Random, classes: tuple[str, ...], cells: int) -> tuple[str, ...]:
     while True:
-        drawn_cells = tuple(
-            f"{rng.choice(COLOURS)} {rng.choice(SHAPES)}" if rng.random() < 0.8 else BLANK for _ in range(cells)
-        )
+        drawn_cells = tuple(rng.choice(classes) if rng.random() < 0.8 else BLANK for _ in range(cells))
         if max(number_of(drawn_cells, word) for word in COLOURS + SHAPES) < MOD:
             return drawn_cells
+
+
+def scene_sheet(rng: random.Random) -> tuple[str, ...]:
+    """Two rows of coloured shapes and blanks; no colour and no shape fills more than `MOD - 1` cells."""
+    return _sheet_of(rng, NEAR, SCENE_CELLS)
+
+
+def crowd_sheet(rng: random.Random) -> tuple[str, ...]:
+    """The same with more shapes, seen from afar: what `count` and `most` ask about is limited by perception."""
+    return _sheet_of(rng, FAR, CROWD_CELLS)
 
 
 def number_of(cells: tuple[str, ...], word: str) -> int:
@@ -193,7 +202,7 @@ def scene(rng: random.Random, terms: int, cells: tuple[str, ...] | None = None) 
 
 def count(rng: random.Random, cells: tuple[str, ...] | None = None) -> Item:
     """Image: `count red?`; worked by a tally of all colours (shapes)."""
-    cells, word = cells or scene_sheet(rng, CROWD_CELLS), rng.choice(COLOURS + SHAPES)
+    cells, word = cells or crowd_sheet(rng), rng.choice(COLOURS + SHAPES)
     words = COLOURS if word in COLOURS else SHAPES
     counts = tally(cells, words)
     return Item("count", f"count {word}?", str(counts[word]), pairs(words, counts), cells, len(cells) // 2)
@@ -213,7 +222,7 @@ def most(rng: random.Random, cells: tuple[str, ...] | None = None, kind: str | N
     words = COLOURS if kind == "colour" else SHAPES
     given = cells is not None
     while True:
-        seen = cells if cells is not None else scene_sheet(rng, CROWD_CELLS)
+        seen = cells if cells is not None else crowd_sheet(rng)
         order = ranking(seen, words)
         if order[0][0] == order[1][0] + 1:
             return Item("most", f"most {kind}?", order[0][1], pairs(words, tally(seen, words)), seen, len(seen) // 2)
@@ -304,6 +313,7 @@ def draw_mix(weights: dict[str, float], n: int, seed: int) -> list[Item]:
 # The mean colour of the image processor's normalisation: an empty pixel enters the vision tower as zero.
 BACKGROUND = (122, 116, 104)
 NOISE = 8.0
+FAR_PURITY, FAR_RADII = (0.5, 0.8), (5, 6, 7)  # share of its own colour in a far shape, and its radii
 _RGB = {"red": (225, 50, 45), "green": (45, 205, 60), "blue": (45, 70, 225)}
 # 5 x 7 bitmaps: drawn here, not by a font, so that the pixels do not depend on the font library.
 _BITMAPS = {
@@ -331,10 +341,14 @@ def _paint_glyph(draw: ImageDraw.ImageDraw, glyph: str, x: int, y: int, rng: ran
 
 
 def _paint_shape(draw: ImageDraw.ImageDraw, name: str, x: int, y: int, rng: random.Random) -> None:
-    """A filled shape of varying size and shade, centred at (x, y)."""
-    colour, shape = name.split()
-    fill = tuple(max(0, min(255, v + rng.randrange(-40, 41))) for v in _RGB[colour])
-    r = rng.choice((6, 7, 8, 9))
+    """A filled shape of varying size and shade, centred at (x, y); a far one is small and tinted by another colour."""
+    *far, colour, shape = name.split()
+    rgb, r = _RGB[colour], rng.choice((6, 7, 8, 9))
+    if far:
+        other = _RGB[rng.choice([c for c in COLOURS if c != colour])]
+        own, r = rng.uniform(*FAR_PURITY), rng.choice(FAR_RADII)
+        rgb = tuple(round(own * a + (1 - own) * b) for a, b in zip(rgb, other, strict=True))
+    fill = tuple(max(0, min(255, v + rng.randrange(-40, 41))) for v in rgb)
     if shape == "square":
         draw.rectangle([x - r, y - r, x + r, y + r], fill=fill)
     elif shape == "circle":

@@ -16,6 +16,7 @@ rule table1:
         [plan.results(arm, "scores.csv") for arm in plan.arms],
     output:
         csv=f"{REPORT}/table1.csv",
+        contrasts=f"{REPORT}/contrasts.csv",
         tex=f"{REPORT}/table1.tex",
         md=report(
             f"{REPORT}/table1.md",
@@ -71,6 +72,7 @@ rule plot_curves:
 rule page:
     input:
         table=f"{REPORT}/table1.csv",
+        contrasts=f"{REPORT}/contrasts.csv",
         scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
         figures=[f"{REPORT}/arms.svg", f"{REPORT}/curves.svg"],
         manifests=plan.runs(plan.arms, "manifest.json"),
@@ -88,8 +90,8 @@ rule page:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
     shell:
-        "{PYTHON} reports.page --out {output} --table {input.table} --scores {input.scores} --figures {input.figures} "
-        "--manifests {input.manifests} --completions {input.completions} --timings {input.timings} "
+        "{PYTHON} reports.page --out {output} --table {input.table} --contrasts {input.contrasts} --scores {input.scores} "
+        "--figures {input.figures} --manifests {input.manifests} --completions {input.completions} --timings {input.timings} "
         "--benchmarks {params.benchmarks} > {log} 2>&1"
 
 
