@@ -70,6 +70,8 @@ class TrainConfig(Settings):
     """Passes over a rollout batch."""
     num_minibatches: int = Field(1, gt=0)
     """Optimizer steps per pass; must divide `num_prompts`."""
+    engine: Literal["hf", "vllm"] = "hf"
+    """What samples: our decode loop on the learner's own weights, or vLLM (optional, docs/vllm.md)."""
     advantage: Literal["group_norm", "group_mean", "rloo", "reinforce_baseline"] = "group_norm"
     learning_rate: float = Field(3e-4, gt=0)
     warmup_steps: int = Field(5, ge=0)

@@ -29,7 +29,7 @@ class Engine(Protocol):
     def generate(
         self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
     ) -> list[tuple[Rollout, ...]]:
-        """P samples in, P tuples of G rollouts out, in order."""
+        """P samples in, P tuples of G rollouts out, in order, drawn from the policy's present weights."""
 
 
 class HFEngine:

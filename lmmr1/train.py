@@ -30,6 +30,7 @@ from lmmr1.rollout import Engine, HFEngine
 from lmmr1.store import Store, read_manifest, run_key, write_manifest
 from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError
 from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
+from lmmr1.vllm_engine import VLLMEngine
 
 
 def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tuple[Manifest, Store]:
@@ -72,7 +73,8 @@ def build(cfg: TrainConfig, parent: Manifest) -> tuple[Policy, Policy | None, En
     params = [p for p in policy.model.parameters() if p.requires_grad]
     betas = (cfg.adam_beta1, cfg.adam_beta2)
     optimizer = torch.optim.AdamW(params, lr=cfg.learning_rate, betas=betas, weight_decay=cfg.weight_decay, fused=True)
-    return policy, reference, HFEngine(policy, share_prefix=True), optimizer
+    engine = VLLMEngine(policy, cfg.sampling) if cfg.engine == "vllm" else HFEngine(policy, share_prefix=True)
+    return policy, reference, engine, optimizer
 
 
 def to_batch(

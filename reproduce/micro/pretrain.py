@@ -18,6 +18,8 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
@@ -53,7 +55,9 @@ class PretrainConfig:
     pair_shares: tuple[float, float, float] = (0.35, 0.20, 0.05)
     pair_weights: tuple[float, float, float] = (0.60, 0.20, 0.20)  # legend, scene, most
     reading_shares: tuple[float, float, float] = (1.0, 0.5, 0.1)  # of the images also read cell by cell, by phase
-    variants: int = 400  # drawings of a class, other ones in every process; the vision tower learns a few dozen by heart, noise and all
+    # Drawings of a class, other ones in every process. A few dozen the vision tower learns by heart, noise and all, and
+    # then it misreads every new drawing.
+    variants: int = 400
     drawings: int = 4  # of them, used in one step
     alignment: float = 0.2  # weight of the loss that makes a cell's feature name the cell
     log_every: int = 100
@@ -247,7 +251,7 @@ class Stream:
 class Averager:
     """Gradients averaged over processes in shared memory, summed in the order of the ranks."""
 
-    def __init__(self, buffer: torch.Tensor, barrier, rank: int) -> None:
+    def __init__(self, buffer: torch.Tensor, barrier: Barrier, rank: int) -> None:
         self.buffer, self.barrier, self.rank, self.turn = buffer, barrier, rank, 0
 
     def __call__(self, parameters: list[torch.nn.Parameter]) -> None:
@@ -262,7 +266,9 @@ class Averager:
             at += p.numel()
 
 
-def make_optimizer(model: Qwen2_5_VLForConditionalGeneration, cfg: PretrainConfig):
+def make_optimizer(
+    model: Qwen2_5_VLForConditionalGeneration, cfg: PretrainConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW and its warm-up and cosine schedule."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
@@ -276,7 +282,9 @@ def make_optimizer(model: Qwen2_5_VLForConditionalGeneration, cfg: PretrainConfi
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
 
 
-def alignment_loss(model: Qwen2_5_VLForConditionalGeneration, features: torch.Tensor, words: torch.Tensor):
+def alignment_loss(
+    model: Qwen2_5_VLForConditionalGeneration, features: torch.Tensor, words: torch.Tensor
+) -> torch.Tensor:
     """A cell's feature should be nearest to the embeddings of the words that name it, as in a contrastive tower."""
     table = F.normalize(model.get_input_embeddings().weight, dim=-1)
     scores = F.normalize(features, dim=-1) @ table.T * 10
@@ -359,7 +367,7 @@ def overlap(keys: set[str], cfg: PretrainConfig) -> dict:
     }
 
 
-def _helper(rank: int, cfg: PretrainConfig, buffer: torch.Tensor, barrier, queue) -> None:
+def _helper(rank: int, cfg: PretrainConfig, buffer: torch.Tensor, barrier: Barrier, queue: SimpleQueue) -> None:
     """A further process: train in step with rank 0 and hand back the keys it used."""
     torch.set_num_threads(1)
     try:
@@ -409,13 +417,15 @@ def pretrain(cfg: PretrainConfig, out_dir: str | Path, processes: int = 2, log: 
         result, keys, answers = _train_together(cfg, processes, log)
     finally:
         torch.set_num_threads(threads)
-    model = result["model"]
+    model, problems = result["model"], overlap(keys, cfg)
+    if problems["keys_in_test_split"] or problems["overlap_with_benchmarks"]:
+        raise RuntimeError(f"pretraining met benchmark problems: {problems}")
     card = {
         "settings": asdict(cfg),
         "processes": processes,
         "parameters": sum(p.numel() for p in model.parameters()),
         "answers": answers,
-        **overlap(keys, cfg),
+        **problems,
         "loss": result["curve"],
         "seconds": round(time.time() - started, 1),
     }
