@@ -16,41 +16,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from evals.problems import Prepared, Problem
 from evals.registry import Benchmark
 from lmmr1.types import UserError
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One row of a benchmark."""
-
-    id: str
-    question: str
-    """The question as the harness gets it; MathVision's carries hint and choices."""
-    answer: str
-    category: str = ""
-    image: Path | None = None
-    image_sha256: str = ""
-    choices: tuple[str, ...] = ()
-    """Texts of the options where `answer` is the letter of one of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A benchmark, ready to run."""
-
-    benchmark: Benchmark
-    problems: tuple[Problem, ...]
-    """The rows that will be run: the first `limit` of the file."""
-    data_sha256: str
-    """sha256 (16 hex digits) of the file that was read."""
-
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
 """Pairs of where a row stands (for messages) and the row."""

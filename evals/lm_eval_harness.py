@@ -17,7 +17,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
 
 from evals.generation import EvalModel, console_to, generate_all, greedy, prompt_sha256
-from evals.inputs import Prepared
+from evals.problems import Prepared
 from evals.scoring import Score, sample_row, score_response, write_jsonl
 from lmmr1.types import Rollout, Sample
 

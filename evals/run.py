@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from evals.generation import EvalModel, load_model, overall_sha256
-from evals.inputs import Prepared, prepare
+from evals.inputs import prepare
+from evals.problems import Prepared
 from evals.records import EvalRecord, Protocol, read_records, write_records
 from evals.registry import find, registry
 from evals.scoring import SCORER, scorer_version, to_records, write_jsonl

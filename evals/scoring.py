@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lmmr1
-from evals.inputs import Problem
+from evals.problems import Problem
 from evals.records import EvalRecord, Protocol
 from lmmr1.rewards import accuracy, extract_answer, has_format
 from lmmr1.types import Rollout

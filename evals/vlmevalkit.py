@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from evals.generation import EvalModel, console_to, generate_all, greedy, prompt_sha256
-from evals.inputs import Prepared, Problem
+from evals.problems import Prepared, Problem
 from evals.scoring import Score, sample_row, score_response
 from lmmr1.config import SamplingConfig
 from lmmr1.types import Rollout, Sample, UserError

@@ -137,10 +137,10 @@ class Store:
             (self.folder / name).touch()
             os.truncate(self.folder / name, sizes[name])
 
-    def log(self, name: str, row: dict[str, Any]) -> None:
-        """Append one JSON line. A half-written line after a crash lies beyond the resume point and is cut off."""
+    def log(self, name: str, *rows: dict[str, Any]) -> None:
+        """Append JSON lines. A half-written line after a crash lies beyond the resume point and is cut off."""
         with (self.folder / name).open("a", encoding="utf-8") as f:
-            f.write(json.dumps(row) + "\n")
+            f.writelines(json.dumps(row) + "\n" for row in rows)
 
     def save(self, step: int, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
         """Write a resume point under a temporary name, rename it, then drop older ones but one."""

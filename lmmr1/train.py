@@ -55,8 +55,7 @@ def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tupl
             batch = to_batch(kept_P, policy, reference, engine.exact, cfg)
             stats = learn(policy, reference, optimizer, batch, cfg, step, store)
             store.log("steps.jsonl", {"step": step, **step_metrics(groups_P), **stats.metrics})
-            for row in completion_rows(step, kept_P, batch):
-                store.log("completions.jsonl", row)
+            store.log("completions.jsonl", *completion_rows(step, kept_P, batch))
             store.log("timings.jsonl", {"step": step, "seconds": round(time.perf_counter() - began, 4)})
             if step % cfg.save_steps == 0 and step < cfg.max_steps:
                 store.save(step, policy, optimizer)

@@ -49,7 +49,7 @@ class VLLMEngine:
     ) -> list[tuple[Rollout, ...]]:
         """P samples in, P tuples of G rollouts out, in order. Each prompt draws from its own seed.
 
-        Weights that changed since the last call are handed over first; afterwards a GPU's memory is the learner's again.
+        Weights that changed since the last call are handed over first; afterwards the GPU's memory is the learner's.
         """
         from vllm import SamplingParams
 
@@ -94,5 +94,8 @@ class VLLMEngine:
         if not any(name.startswith("lm_head") for name, _ in weights):
             weights.append(("lm_head.weight", self.policy.head.detach()))
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        # what vLLM cached under the old weights: prompts, image features, and which images it need not send again
         self.llm.reset_prefix_cache()
+        self.llm.reset_mm_cache()
+        self.llm.llm_engine.engine_core.reset_encoder_cache()
         self.synced = self.policy.version

@@ -235,15 +235,16 @@ def test_bad_real_data_is_refused_with_file_and_line(tmp_path):
         prepare(find("mathvision_mini"), tmp_path, None, None, tmp_path)
 
 
-def test_inputs_are_checked_before_the_model_is_touched(tmp_path):
+def test_inputs_are_checked_before_the_model_is_loaded(tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setattr("evals.run.load_model", lambda *_: pytest.fail("loaded"))
     for call in (
-        lambda: evaluate("no/such/model", ["micro_chain"], tmp_path / "out", benchmark_dir=tmp_path),
-        lambda: check_inputs("no/such/model", ["micro_chain"], None, tmp_path),
+        lambda: evaluate(str(tiny_model), ["micro_chain"], tmp_path / "out", benchmark_dir=tmp_path),
+        lambda: check_inputs(str(tiny_model), ["micro_chain"], None, tmp_path),
     ):
         with pytest.raises(UserError, match=r"micro_chain\.jsonl"):
             call()
     with pytest.raises(UserError, match="--benchmark-dir"):
-        evaluate("no/such/model", ["micro_chain"], tmp_path / "out")
+        evaluate(str(tiny_model), ["micro_chain"], tmp_path / "out")
     jsonl(tmp_path / "micro_chain.jsonl", text_rows())
     with pytest.raises(UserError, match="no such checkpoint folder"):
         evaluate("no/such/model", ["micro_chain"], tmp_path / "out", benchmark_dir=tmp_path)

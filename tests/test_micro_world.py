@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import random
 import re
 import threading
 from dataclasses import replace
@@ -109,7 +110,7 @@ def test_training_mix_never_meets_a_benchmark():
 
 
 def test_a_drawn_chain_lies_on_the_same_side_as_the_written_one():
-    items = [world.drawn(__import__("random").Random(i), 3) for i in range(50)]
+    items = [world.drawn(random.Random(i), 3) for i in range(50)]
     written = ["".join(c for c in item.cells if c != world.BLANK) for item in items]
     assert all(
         world.split(world.key(item)) == world.split(f"chain|{text}=?|{text}")
@@ -244,7 +245,7 @@ def test_fast_tokenizer_agrees_and_texts_are_short(processor):
         prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         for text in (prompt, reply):
             assert list(fast(text)) == processor.tokenizer(text)["input_ids"]
-        assert len(fast(prompt)) + len(item.cells) < 42
+        assert len(fast(prompt)) + len(item.cells) < 40
         assert len(fast(reply)) < 48
 
 
@@ -359,6 +360,27 @@ def test_stream_uses_training_problems_only(processor):
     tasks = {name.split("|")[0] for name in stream.keys}
     assert tasks == {"fact", "read", *world.TASKS}
     assert {world.split(name) for name in stream.keys} == {"train"}
+
+
+def test_drills_train_on_results_and_looked_up_values_only(processor):
+    fast = FastTokenizer(processor.tokenizer)
+    stream = pretrain.Stream(pretrain.PretrainConfig(), 0, fast, 0)
+    for group in [stream.drill() for _ in range(5)] + [stream.pair_drill() for _ in range(30)]:
+        text = processor.tokenizer.decode(group.ids)
+        for ids, places, kind in group.branches:
+            row = processor.tokenizer.decode(ids)
+            trained = [processor.tokenizer.decode([ids[k]]) for k in places]
+            if pretrain.KINDS[kind] == "drill":
+                assert trained == [compute(fact.partition("=")[0]) for fact in row.split(",")]
+            else:
+                assert trained == re.findall(r"[a-z](\d)", row)
+            if pretrain.KINDS[kind] == "table pairs":
+                assert all(pair in text for pair in row.split(","))
+
+
+def test_far_shapes_are_for_counting_and_comparing():
+    for item in mixed(280):
+        assert any(c in world.FAR for c in item.cells) == (item.task in ("count", "most"))
 
 
 def test_opening_word_and_image_factor_set_the_share_of_worked_answers(processor):

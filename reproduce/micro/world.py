@@ -313,7 +313,7 @@ def draw_mix(weights: dict[str, float], n: int, seed: int) -> list[Item]:
 # The mean colour of the image processor's normalisation: an empty pixel enters the vision tower as zero.
 BACKGROUND = (122, 116, 104)
 NOISE = 8.0
-FAR_PURITY, FAR_RADII = (0.5, 0.8), (5, 6, 7)  # share of its own colour in a far shape, and its radii
+FAR_PURITY, FAR_RADII = (0.5, 0.75), (4, 5, 6)  # share of its own colour in a far shape, and its radii
 _RGB = {"red": (225, 50, 45), "green": (45, 205, 60), "blue": (45, 70, 225)}
 # 5 x 7 bitmaps: drawn here, not by a font, so that the pixels do not depend on the font library.
 _BITMAPS = {
