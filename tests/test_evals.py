@@ -254,7 +254,7 @@ def test_inputs_are_checked_before_the_model_is_loaded(tmp_path, tiny_model, mon
         check_inputs("no-such-owner/model", ["micro_chain"], None, tmp_path)
     for bad in ({"limit": 0}, {"max_new_tokens": 0}, {"batch_size": 0}):
         with pytest.raises(UserError, match="at least 1"):
-            evaluate(str(tmp_path), ["micro_chain"], tmp_path / "out", benchmark_dir=tmp_path, checkpoint="k", **bad)
+            evaluate(str(tiny_model), ["micro_chain"], tmp_path / "out", benchmark_dir=tmp_path, checkpoint="k", **bad)
     assert not (tmp_path / "out").exists()
 
 
