@@ -62,7 +62,7 @@ def project(tmp_path):
         ("reproduce/stages.yaml", "train: {reward: {kind: random}}", "train: {reward: {knd: random}}", ["stage random", "'reward.knd'", "kind"]),
         ("reproduce/stages.yaml", "repo:", "rep:", ["stages.yaml", "stage fre", "'data.paper.rep'", "allowed"]),
         ("config/profiles/micro.yaml", "world: micro", "world: [", ["micro.yaml", "not a YAML file"]),
-        ("config/profiles/micro.yaml", "seeds: [0, 1, 2]", "seeds: []", ["micro.yaml", "seeds"]),
+        ("config/profiles/micro.yaml", "seeds: [0, 1, 2, 3, 4]", "seeds: []", ["micro.yaml", "seeds"]),
     ],
 )  # fmt: skip
 def test_bad_project_files(project, file, old, new, words):
@@ -178,7 +178,7 @@ def run(monkeypatch, capsys, main, *args):
     ("args", "words"),
     [
         (["train", "--arm", "fer"], ["--arm", "'fer'", "two_stage"]),
-        (["train", "--arm", "fre", "--seed", "9"], ["--seed", "0, 1, 2"]),
+        (["train", "--arm", "fre", "--seed", "9"], ["--seed", "0, 1, 2, 3, 4"]),
         (["train", "--arm", "fre", "--profile", "big"], ["'big'", "micro, paper, smoke"]),
         (["eval", "--model", "./nowhere", "--benchmarks", "math500", "--out", "o"], ["./nowhere"]),
         (["eval", "--model", "a/b", "--benchmarks", "math50", "--out", "o"], ["math50", "math500"]),

@@ -56,8 +56,11 @@ def sheet(item: Item) -> str:
     """What the problem stands on: a drawn chain reads like the text chain, other images list their cells."""
     if item.task in ("chain", "fact"):
         return item.question.removesuffix("=?")
-    if all(c in GLYPHS or c == BLANK for c in item.cells):
-        return "".join(c for c in item.cells if c != BLANK) or item.question.split(";")[0]
+    if not item.cells:
+        return item.question.split(";")[0]
+    drawn = [c for c in item.cells if c != BLANK]
+    if drawn and all(c in GLYPHS for c in drawn):
+        return "".join(drawn)
     return f"{item.cols}:" + ",".join(item.cells)
 
 
