@@ -4,7 +4,7 @@ VENV ?= .venv
 PROFILE ?= micro
 CORES ?= all
 BIN := $(VENV)/bin
-SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) --config profile=$(PROFILE) --rerun-incomplete --quiet progress
+SNAKEMAKE := $(BIN)/python -m snakemake --quiet rules reason host --cores $(CORES) --config profile=$(PROFILE) --rerun-incomplete
 export OMP_NUM_THREADS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -26,11 +26,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml envs/torchvision_cpu_shim.py
 	touch $@
 
 reproduce: setup  ## train and evaluate all arms, write results/PROFILE/report/
-	$(SNAKEMAKE) reproduce_all
+	$(SNAKEMAKE) -- reproduce_all
 	@echo "report: results/$(PROFILE)/report/index.html"
 
 readme: reproduce  ## put the measured table into README.md
-	$(SNAKEMAKE) readme
+	$(SNAKEMAKE) -- readme
 
 test: setup  ## run all tests, the smoke profile end to end among them
 	$(BIN)/python -m pytest

@@ -22,9 +22,9 @@ from lmmr1.config import Settings, TrainConfig, parse_settings
 from lmmr1.types import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT_MIX = {"chain": 0.6, "table": 0.4}
+TEXT_MIX = {"chain": 0.5, "table": 0.5}
 PERCEPTION_MIX = {"count": 0.5, "most": 0.5}
-IMAGE_REASONING_MIX = {"scene": 0.5, "legend": 0.25, "drawn": 0.25}
+IMAGE_REASONING_MIX = {"scene": 0.45, "legend": 0.275, "drawn": 0.275}
 
 
 class Arm(Settings):
@@ -63,7 +63,7 @@ class MicroSettings(Settings):
 
     items: int = Field(500, gt=0)
     prompts: int = Field(2000, gt=0)
-    perception_share: float = Field(0.4, ge=0, le=1)
+    perception_share: float = Field(0.45, ge=0, le=1)
     pretrain: dict[str, Any] = {}
 
 
