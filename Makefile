@@ -33,7 +33,7 @@ readme: reproduce  ## put the measured table into README.md
 	$(SNAKEMAKE) -- readme
 
 test: setup  ## run all tests, the smoke profile end to end among them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 lint: setup  ## ruff and the workflow's linter
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
+import torch
 
 from evals.generation import EvalModel, console_to, generate_all, greedy, prompt_sha256
 from evals.problems import Prepared, Problem
@@ -70,7 +71,7 @@ def _contained() -> Iterator[None]:
         logging.root.handlers[:] = handlers
 
 
-with _contained():
+with _contained(), torch.enable_grad():  # importing vlmeval switches gradients off for good
     from vlmeval.dataset.image_base import ImageBaseDataset
     from vlmeval.dataset.image_vqa import MathVision
     from vlmeval.inference import infer_data_job

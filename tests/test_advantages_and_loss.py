@@ -93,6 +93,28 @@ def test_policy_loss_equals_slow_python(rows, epsilon, beta):
         assert bool(clipped[i]) == (bounded * a < ratio * a)
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_gradient_equals_finite_differences(beta, estimator):
+    """Central differences in float64, at ratios inside and outside the clip range, advantages of both signs."""
+    generator = torch.Generator().manual_seed(0)
+    old, ref, advantages = (torch.randn(40, generator=generator, dtype=torch.float64) for _ in range(3))
+    logprobs = (old + torch.randn(40, generator=generator, dtype=torch.float64) * 0.5).requires_grad_()
+    cfg = LossConfig(epsilon=0.2, epsilon_high=0.3, beta=beta, kl_estimator=estimator)
+    weights = torch.rand(40, generator=generator, dtype=torch.float64)
+    total = lambda x: (policy_loss(x, old, advantages, ref, cfg)[0] * weights).sum()
+    total(logprobs).backward()
+    step = 1e-6
+    for i in range(40):
+        ahead, behind = logprobs.detach().clone(), logprobs.detach().clone()
+        ahead[i] += step
+        behind[i] -= step
+        slope = (total(ahead) - total(behind)) / (2 * step)
+        assert logprobs.grad[i].item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-8)
+    clipped = policy_loss(logprobs.detach(), old, advantages, None, cfg)[1]
+    assert 0 < int(clipped.sum()) < 40 and (beta or not logprobs.grad[clipped].any())
+
+
 def test_kl_estimators():
     """k1 = log p - log q is the plain difference; k3 is never negative and 0 only where p = q."""
     p, q = torch.tensor([-1.0, -2.0, -0.5]), torch.tensor([-1.0, -1.0, -1.5])

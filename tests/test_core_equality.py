@@ -192,6 +192,36 @@ def test_cached_features_of_a_frozen_tower_change_nothing(tiny_model, make_sampl
     assert relative(*results) < 1e-6
 
 
+def test_a_sampled_image_mark_is_an_ordinary_token(tiny_model, make_samples):
+    """A plain full-row forward fails on it (features and marks do not match); sampler and learner must not."""
+    cfg = TrainConfig(sampling=SamplingConfig(max_completion_length=C), num_generations=G)
+    policy, samples = load_policy(str(tiny_model), trainable=True), make_samples(3, KINDS["mixed"])
+    mark = policy.model.config.image_token_id
+    bias = torch.zeros(policy.model.config.text_config.vocab_size)
+    bias[mark] = 1e4
+    with pytest.MonkeyPatch.context() as patch:  # everything after the prompt is image marks
+        from lmmr1 import rollout
+
+        real = rollout.sample_tokens
+        patch.setattr(rollout, "sample_tokens", lambda logits, *rest: real(logits + bias, *rest))
+        groups = scored(samples, HFEngine(policy).generate(samples, cfg.sampling, G, (0,)))
+    assert all(set(r.token_ids) == {mark} for g in groups for r in g.rollouts)
+    stats = accumulate_gradients(policy, None, batch_of(policy, samples, groups), cfg, 100.0)
+    assert all(abs(v) < 1e9 for v in stats.values())
+    assert all(bool(torch.isfinite(g).all()) for g in gradients(policy.model).values())
+
+
+def test_a_one_token_completion_trains(tiny_model, make_samples):
+    """The shortest completion there is: the end token alone, predicted from the prompt."""
+    cfg = TrainConfig(sampling=SamplingConfig(max_completion_length=1), num_generations=G)
+    policy, samples = load_policy(str(tiny_model), trainable=True), make_samples(2, KINDS["mixed"])
+    groups = scored(samples, HFEngine(policy).generate(samples, cfg.sampling, G, (0,)))
+    batch = batch_of(policy, samples, groups)
+    assert batch.completion_ids.shape == (2 * G, 1)
+    accumulate_gradients(policy, None, batch, cfg, float(batch.completion_mask.sum()))
+    assert gradients(policy.model)["model.language_model.norm.weight"].any()
+
+
 def test_importance_correction(tiny_model, make_samples):
     """With the learner's own samples nothing changes; a sampler that was off by log 1.5 or log 4 is weighed 1.5 or 2."""
     from dataclasses import replace

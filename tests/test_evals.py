@@ -566,3 +566,12 @@ def test_real_math500_asks_for_a_box_and_reads_it(tmp_path):
 def test_mathvision_questions_without_options_have_no_choices():
     assert "Choices" not in mathvision_question("How many?\n<image1>", [])
     assert mathvision_question("  ", ["a"]) == ""
+
+
+def test_importing_vlmeval_leaves_gradients_on():
+    """It switches them off for the whole process; a training that follows would fail."""
+    import torch
+
+    import evals.vlmevalkit
+
+    assert torch.is_grad_enabled() and evals.vlmevalkit.MathVision
