@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/python -m snakemake --quiet rules reason host --cores $(CORE
 export OMP_NUM_THREADS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup reproduce readme test lint format bench clean
+.PHONY: help setup reproduce readme test lint format speed bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -44,6 +44,9 @@ format: setup  ## reformat the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile reproduce/rules
+
+speed: setup  ## a small point against TRL; fails where we are not 1.5 times as fast
+	$(BIN)/python -m bench.compare --quick --rounds 2 --skip-gate --at-least 1.5
 
 bench: setup  ## speed against TRL, as ratios measured side by side
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only -o addopts=-q

@@ -2,7 +2,7 @@
 
     python -m bench.compare --out bench/results/2026-11-23.json            # the six points of the target, 5 rounds
     python -m bench.compare --curves --rounds 2 --out bench/results/...    # scaling in G, C, P and image tokens
-    python -m bench.compare --quick --rounds 1                             # one small point, for CI
+    python -m bench.compare --quick --rounds 2 --at-least 1.5              # two small points, for CI
 
 The gradient-equality gate (tests/test_trl_parity.py) runs first: a fast step that computes something else is no result.
 Absolute seconds of this machine mean little; quote the ratios of medians.
@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.common import CELL, Setting, build_model
+from lmmr1.exits import REGRESSION
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = [Setting(mode, side * CELL) for mode in ("forced", "natural") for side in (0, 4, 8)]
@@ -110,29 +111,56 @@ def linear_flops(setting: Setting) -> float:
     return 2 * per_token * setting.G * setting.P * setting.C * 4
 
 
-def show(rows: list[dict[str, Any]], rate: float, console: Console) -> None:
-    """The table; share = counted linear work of a forced step over what the measured rate could do in its time."""
-    table = Table(
-        "point",
-        "TRL s",
-        "core s",
-        "ratio",
-        "range",
-        "tokens/s",
-        "memory MB, TRL / core",
-        "share of matmul rate",
-        box=None,
-    )
-    for row in rows:
-        setting = Setting(**row["setting"])
-        share = linear_flops(setting) / row["seconds"]["core"] / rate / 1e9
-        table.add_row(
-            row["name"], f"{row['seconds']['trl']:.2f}", f"{row['seconds']['core']:.2f}", f"{row['ratio']:.2f}",
-            f"{row['ratio_min']:.2f}-{row['ratio_max']:.2f}", f"{row['tokens_per_second']['core']:.0f}",
-            f"{row['memory_mb']['trl']} / {row['memory_mb']['core']}",
-            f"{share:.0%}" if setting.mode == "forced" else "",
-        )  # fmt: skip
-    console.print(table)
+HEAD = (
+    "point",
+    "TRL s",
+    "core s",
+    "ratio",
+    "range over rounds",
+    "core tokens/s",
+    "memory MB, TRL / core",
+    "matmul share",
+)
+
+
+def cells(row: dict[str, Any], rate: float) -> list[str]:
+    """One row as text. The share is the counted linear work of a forced step over what `rate` could do in its time."""
+    setting, seconds, memory = Setting(**row["setting"]), row["seconds"], row["memory_mb"]
+    share = linear_flops(setting) / seconds["core"] / rate / 1e9
+    return [
+        row["name"],
+        f"{seconds['trl']:.2f}",
+        f"{seconds['core']:.2f}",
+        f"{row['ratio']:.2f}",
+        f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}",
+        f"{row['tokens_per_second']['core']:.0f}",
+        f"{memory['trl']} / {memory['core']}",
+        f"{share:.0%}" if setting.mode == "forced" else "-",
+    ]
+
+
+def show(results: dict[str, list[dict[str, Any]]], rate: float, console: Console) -> None:
+    """The table on the terminal."""
+    for rows in results.values():
+        table = Table(*HEAD, box=None)
+        for row in rows:
+            table.add_row(*cells(row, rate))
+        console.print(table)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The same as a document, with what it was measured on."""
+    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+    rows = [row for part in result["results"].values() for row in part]
+    lines = [
+        f"Measured by `python -m bench.compare` on {result['cpu']}, {result['threads']} thread, {versions}; load "
+        f"at the start {result['load_at_start']:.1f}; fp32 matrix product {result['matmul_gflops']:.0f} GFLOP/s. "
+        f"Medians over {rows[0]['rounds']} interleaved rounds; quote the ratios, not the seconds.",
+        "",
+        "| " + " | ".join(HEAD) + " |",
+        "|---" + "|---:" * (len(HEAD) - 1) + "|",
+    ]
+    return "\n".join([*lines, *("| " + " | ".join(cells(r, result["matmul_gflops"])) + " |" for r in rows)]) + "\n"
 
 
 def main() -> None:
@@ -143,6 +171,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="two small points")
     parser.add_argument("--curves", action="store_true", help="scaling curves instead of the main points")
+    parser.add_argument("--at-least", type=float, default=0.0, help="exit with 3 where a ratio is below this")
     parser.add_argument("--skip-gate", action="store_true", help="the parity tests were run just now")
     parser.add_argument("--out", type=Path, help="JSON file; with --curves also a plot beside it")
     args = parser.parse_args()
@@ -157,15 +186,20 @@ def main() -> None:
         groups = {"quick": QUICK} if args.quick else CURVES if args.curves else {"main": MAIN}
         rate = matmul_rate()
         results = {name: compare(settings, args.rounds, models, console) for name, settings in groups.items()}
-    for rows in results.values():
-        show(rows, rate, console)
+    show(results, rate, console)
     if args.out:
         packages = {p: version(p) for p in ("torch", "transformers", "trl")}
         header = {"versions": packages, "threads": 1, "load_at_start": load, "matmul_gflops": rate, "cpu": cpu_name()}
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(header | {"results": results}, indent=1) + "\n", encoding="utf-8")
+        result = header | {"results": results}
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        args.out.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
         if args.curves:
             plot(results, args.out.with_suffix(".svg"))
+    slow = [row["name"] for rows in results.values() for row in rows if row["ratio"] < args.at_least]
+    if slow:
+        console.print(f"less than {args.at_least} times as fast as TRL: {', '.join(slow)}")
+        sys.exit(REGRESSION)
 
 
 def cpu_name() -> str:

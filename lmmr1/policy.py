@@ -50,6 +50,11 @@ class Policy:
         """(V, H) output embedding."""
         return self.model.lm_head.weight
 
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and completion may have together."""
+        return self.model.config.get_text_config().max_position_embeddings
+
     def render(self, sample: Sample) -> str:
         """The prompt as text: the chat template with the generation prompt."""
         return self.processor.apply_chat_template(sample.messages, add_generation_prompt=True, tokenize=False)

@@ -64,35 +64,35 @@ class HFEngine:
 def _decode(
     policy: Policy, prefix: Prefix, g: int, uniforms: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(N, C) uniforms in; ids (N, C), lengths (N,) with the end token, fp32 log-probabilities (N, C) out."""
-    w, (n, capacity), prompt = TextWeights.of(policy.model, grad=False), uniforms.shape, prefix.mask.size(1)
+    """(N, C) uniforms in; ids (N, C'), lengths (N,) with the end token, fp32 log-probabilities (N, C') out, C' <= C.
+
+    A row ends with the end token, after C tokens, or where prompt and completion fill the model's context.
+    """
+    w, prompt, device = TextWeights.of(policy.model, grad=False), prefix.mask.size(1), policy.device
+    limits = (policy.context - prefix.mask.sum(1)).clamp(1, uniforms.size(1)).repeat_interleave(g)
+    n, capacity = limits.size(0), int(limits.max())
     keys, values = (_expand([kv[i] for kv in prefix.kv], g, capacity) for i in (0, 1))
     bias = None
     if not bool(prefix.mask.all()):
-        hidden_prompt = F.pad(prefix.mask == 0, (0, capacity)).repeat_interleave(g, 0)
-        bias = torch.zeros(hidden_prompt.shape, device=policy.device).masked_fill(hidden_prompt, float("-inf"))[
-            :, None, None
-        ]
+        padded = F.pad(prefix.mask == 0, (0, capacity)).repeat_interleave(g, 0)[:, None, None]
+        bias = torch.zeros(padded.shape, device=device).masked_fill(padded, float("-inf"))
     cos, sin = (t.repeat_interleave(g, 0) for t in rope_tables(policy.model, prefix.next_position, capacity))
-    ids, logprobs = (
-        torch.full((n, capacity), policy.pad_id, device=policy.device),
-        torch.zeros(n, capacity, device=policy.device),
-    )
-    lengths, live = torch.full((n,), capacity, device=policy.device), torch.arange(n, device=policy.device)
-    done = torch.zeros(n, dtype=torch.bool, device=policy.device)
+    ids = torch.full((n, capacity), policy.pad_id, device=device)
+    logprobs, lengths = torch.zeros(n, capacity, device=device), limits.clone()
+    live, done = torch.arange(n, device=device), torch.zeros(n, dtype=torch.bool, device=device)
     hidden = prefix.last.detach().repeat_interleave(g, 0)
     for i in range(capacity):
         tokens, logprob = sample_tokens(F.linear(hidden, policy.head), uniforms[:, i], temperature)
         ids[live, i], logprobs[live, i] = tokens, logprob
-        ended = (tokens == policy.eos_id) & ~done
+        ended = ((tokens == policy.eos_id) | (limits == i + 1)) & ~done
         lengths[live[ended]] = i + 1
         done = done | ended
-        if bool(done.all()) or i == capacity - 1:
+        if bool(done.all()):
             break
         if int(done.sum()) * COMPACT_EVERY >= done.numel():
             keep = (~done).nonzero()[:, 0]
-            live, tokens, uniforms, cos, sin, done = (t[keep] for t in (live, tokens, uniforms, cos, sin, done))
-            keys, values = keys[:, keep], values[:, keep]
+            live, tokens, uniforms, limits = (t[keep] for t in (live, tokens, uniforms, limits))
+            cos, sin, done, keys, values = cos[keep], sin[keep], done[keep], keys[:, keep], values[:, keep]
             bias = None if bias is None else bias[keep]
         hidden = decode_step(w, tokens, keys, values, prompt + i + 1, bias, cos[:, i, None], sin[:, i, None])
     return ids, lengths, logprobs

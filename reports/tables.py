@@ -21,15 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.cells import (
-    csv_text,
-    headline,
-    load_cells,
-    read_contrasts,
-    read_table,
-    summarise,
-    summarise_contrasts,
-)
+from reports.cells import csv_text, headline, load_cells, read_contrasts, read_table, summarise, summarise_contrasts
 from reports.files import run_cli, write_text
 from reports.layout import (
     AVERAGES,

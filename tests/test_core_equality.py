@@ -246,7 +246,9 @@ def test_informative_groups_come_first(tiny_model, make_samples):
     from lmmr1.batch import informative
 
     samples = make_samples(5)
-    rollouts = HFEngine(load_policy(str(tiny_model))).generate(samples, SamplingConfig(max_completion_length=2), G, (0,))
+    rollouts = HFEngine(load_policy(str(tiny_model))).generate(
+        samples, SamplingConfig(max_completion_length=2), G, (0,)
+    )
     groups = scored(samples, rollouts, dead={0, 2})
     ids = lambda count: [g.sample.id for g in informative(groups, count)]
     names = [s.id for s in samples]
@@ -288,6 +290,18 @@ def test_compaction_changes_no_sample(tiny_model, make_samples, monkeypatch):
             torch.allclose(torch.tensor(x.logprobs), torch.tensor(y.logprobs), atol=1e-5)
             for x, y in zip(a, b, strict=True)
         )
+
+
+def test_completions_end_where_the_context_is_full(tiny_model, make_samples, monkeypatch):
+    """Each row has its own room: prompt and completion together never exceed the context, whoever is in the batch."""
+    policy, samples = load_policy(str(tiny_model)), make_samples(4, KINDS["mixed"])
+    free = HFEngine(policy).generate(samples, SamplingConfig(max_completion_length=40), 2, (3,))
+    monkeypatch.setattr(type(policy), "context", 45)
+    for group, sample, whole in zip(HFEngine(policy).generate(samples, SamplingConfig(max_completion_length=40), 2, (3,)), samples, free, strict=True):
+        room = 45 - int(policy.encode([sample], 1000)["attention_mask"].sum())
+        for rollout, uncut in zip(group, whole, strict=True):
+            assert rollout.token_ids == uncut.token_ids[: max(room, 1)]
+            assert len(rollout.token_ids) == max(1, min(room, len(uncut.token_ids)))
 
 
 def test_ratio_is_exactly_one_before_the_first_step(tiny_model, make_samples):

@@ -41,7 +41,9 @@ def largest_gap(policy, samples, groups):
     for sample, group in zip(samples, groups, strict=True):
         with torch.no_grad():
             rows = full_rows(policy, sample, group, SAMPLING.temperature)
-        gap = max(gap, *((torch.tensor(r.logprobs) - row).abs().max().item() for r, row in zip(group, rows, strict=True)))
+        gap = max(
+            gap, *((torch.tensor(r.logprobs) - row).abs().max().item() for r, row in zip(group, rows, strict=True))
+        )
     return gap
 
 

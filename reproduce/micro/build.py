@@ -13,17 +13,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from reproduce.micro.world import (
-    BENCHMARKS,
-    TEXT_TASKS,
-    Item,
-    category,
-    draw_benchmark,
-    draw_mix,
-    key,
-    render,
-    split,
-)
+from reproduce.micro.world import BENCHMARKS, TEXT_TASKS, Item, category, draw_benchmark, draw_mix, key, render, split
 
 # Test drawings and training drawings come from different streams of random numbers.
 TEST_DRAWINGS, TRAIN_DRAWINGS = "test", "train"
