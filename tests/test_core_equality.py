@@ -297,7 +297,12 @@ def test_completions_end_where_the_context_is_full(tiny_model, make_samples, mon
     policy, samples = load_policy(str(tiny_model)), make_samples(4, KINDS["mixed"])
     free = HFEngine(policy).generate(samples, SamplingConfig(max_completion_length=40), 2, (3,))
     monkeypatch.setattr(type(policy), "context", 45)
-    for group, sample, whole in zip(HFEngine(policy).generate(samples, SamplingConfig(max_completion_length=40), 2, (3,)), samples, free, strict=True):
+    for group, sample, whole in zip(
+        HFEngine(policy).generate(samples, SamplingConfig(max_completion_length=40), 2, (3,)),
+        samples,
+        free,
+        strict=True,
+    ):
         room = 45 - int(policy.encode([sample], 1000)["attention_mask"].sum())
         for rollout, uncut in zip(group, whole, strict=True):
             assert rollout.token_ids == uncut.token_ids[: max(room, 1)]
