@@ -29,7 +29,7 @@ class Setting:
     G: int = 16
     P: int = 8
     C: int = 32
-    steps: int = 3
+    steps: int = 2
 
     @property
     def name(self) -> str:

@@ -14,12 +14,14 @@ import sys
 import tempfile
 import time
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("WANDB_DISABLED", "true")
 warnings.filterwarnings("ignore")
 
+import psutil
 import torch
 
 from bench.common import Setting, image, question, reward
@@ -27,9 +29,14 @@ from bench.common import Setting, image, question, reward
 ROWS = 64
 
 
-def rss() -> int:
+def peak_mb() -> int:
     """Peak memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def now_mb() -> int:
+    """Memory of this process now, in MB: loading leaves a peak behind that training need not reach."""
+    return psutil.Process().memory_info().rss // 2**20
 
 
 def median(values: list[float]) -> float:
@@ -56,7 +63,7 @@ def run_core(model: Path, setting: Setting) -> dict[str, Any]:
     if setting.mode == "forced":
         policy.eos_id = -1
     folder = Path(tempfile.mkdtemp())
-    samples, before, steps, phases, lengths = core_samples(setting, folder, Sample), rss(), [], {}, []
+    samples, before, steps, phases, lengths = core_samples(setting, folder, Sample), now_mb(), [], {}, []
     store = Store(folder, "run")
     for step in range(setting.steps + 1):
         picked = tuple(samples[(step * setting.P + j) % ROWS] for j in range(setting.P))
@@ -76,7 +83,7 @@ def run_core(model: Path, setting: Setting) -> dict[str, Any]:
         times.append(time.perf_counter())
         if step:
             steps.append(times[-1] - times[0])
-            for name, a, b in zip(("prefill", "decode", "score", "learn"), times, times[1:], strict=True):
+            for name, (a, b) in zip(("prefill", "decode", "score", "learn"), pairwise(times), strict=True):
                 phases.setdefault(name, []).append(b - a)
             lengths.append(float(batch.completion_mask.sum(1).float().mean()))
             assert rewards_of(groups).std() > 0
@@ -129,7 +136,7 @@ def run_trl(model: Path, setting: Setting) -> dict[str, Any]:
     def score(completions: list[Any], solution: list[str], **_: Any) -> list[float]:
         return [reward(c[0]["content"], s) for c, s in zip(completions, solution, strict=True)]
 
-    before = rss()
+    before = now_mb()
     trainer = GRPOTrainer(
         model=weights,
         processing_class=processor,
@@ -165,7 +172,7 @@ def describe(
     return {
         "side": side, "setting": setting.json(), "seconds": [round(s, 4) for s in steps],
         "phases": {k: round(median(v), 4) for k, v in phases.items() if v}, "mean_length": sum(lengths) / len(lengths),
-        "rss_mb": rss(), "rss_start_mb": before, "load": os.getloadavg()[0],
+        "rss_mb": peak_mb(), "rss_start_mb": before, "load": os.getloadavg()[0],
     }  # fmt: skip
 
 
