@@ -10,6 +10,11 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# never a limit in seconds; in CI the same examples every time, so that a red run can be repeated
+settings.register_profile("lmmr1", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.load_profile("lmmr1")
 
 
 @pytest.fixture(scope="session")
