@@ -41,11 +41,13 @@ def test_sampling_a_token(benchmark, temperature):
     from lmmr1.rollout import sample_tokens
 
     logits, uniforms = torch.randn(128, 512), torch.rand(128)
-    benchmark(sample_tokens, logits, uniforms, temperature)
+    tokens, logprobs = benchmark(sample_tokens, logits, uniforms, temperature)
+    assert torch.allclose(logprobs, torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0], atol=1e-5)
 
 
 def test_rewards_per_second(benchmark):
     from lmmr1.rewards import accuracy
 
     texts = [f"<think>{i}+1={i + 1}</think><answer>{i + 1}</answer>" for i in range(500)]
-    benchmark(lambda: [accuracy(t, "7") for t in texts])
+    verdicts = benchmark(lambda: [accuracy(t, "7") for t in texts])
+    assert sum(value for value, _ in verdicts) == 1
