@@ -90,20 +90,25 @@ def test_log_has_trl_names_for_every_step(whole):
     assert rows[0]["learning_rate"] == CFG.learning_rate / 2 and rows[3]["learning_rate"] == CFG.learning_rate
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 7])
-def test_resume_after_a_crash_is_bit_equal(whole, parent, prompts, tmp_path, monkeypatch, step):
-    real, calls = train_module.score, []
+def crash_after(steps, parent, prompts, root, monkeypatch):
+    """Run CFG until `steps` steps are done, then stop it in the middle of the next one."""
+    calls, real = [], train_module.score
 
     def crash(*args):
         calls.append(1)
-        if len(calls) == step + 1:
+        if len(calls) == steps + 1:
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(train_module, "score", crash)
-    with pytest.raises(KeyboardInterrupt):
-        train(CFG, parent, prompts, tmp_path)
-    monkeypatch.setattr(train_module, "score", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "score", crash)
+        with pytest.raises(KeyboardInterrupt):
+            train(CFG, parent, prompts, root)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7])
+def test_resume_after_a_crash_is_bit_equal(whole, parent, prompts, tmp_path, monkeypatch, step):
+    crash_after(step, parent, prompts, tmp_path, monkeypatch)
     manifest, store = train(CFG, parent, prompts, tmp_path)
     assert manifest.weights_sha256 == whole[0].weights_sha256
     assert logs(store) == logs(whole[1])
@@ -112,18 +117,7 @@ def test_resume_after_a_crash_is_bit_equal(whole, parent, prompts, tmp_path, mon
 def test_a_damaged_resume_point_is_named_and_the_one_before_is_used(
     whole, parent, prompts, tmp_path, monkeypatch, capsys
 ):
-    real, calls = train_module.score, []
-
-    def crash(*args):
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(train_module, "score", crash)
-    with pytest.raises(KeyboardInterrupt):
-        train(CFG, parent, prompts, tmp_path)
-    monkeypatch.setattr(train_module, "score", real)
+    crash_after(5, parent, prompts, tmp_path, monkeypatch)
     (newest,) = tmp_path.glob("*/resume/step-4/model.safetensors")
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
