@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
 import time
 from pathlib import Path
 
@@ -23,14 +22,16 @@ from lmmr1.batch import collate, completions, informative, rewards_of
 from lmmr1.config import RewardConfig, TrainConfig, load_train_config
 from lmmr1.data import data_sha256, prompt_batches, read_samples
 from lmmr1.exits import run_cli
+from lmmr1.files import verify, write
+from lmmr1.lock import owned
 from lmmr1.loss import policy_loss
 from lmmr1.metrics import completion_rows, step_metrics, timings
 from lmmr1.policy import Policy, load_policy
 from lmmr1.rewards import VerifierPool, score
 from lmmr1.rewards.judge import Rule
 from lmmr1.rollout import Engine, HFEngine
-from lmmr1.store import Store, read_manifest, run_key, write_manifest
-from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError
+from lmmr1.store import LOGS, Store, read_parent, run_key, write_manifest
+from lmmr1.types import Batch, Manifest, Sample, ScoredGroup, StepStats, TrainingError
 from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
 from lmmr1.vllm_engine import VLLMEngine
 
@@ -43,12 +44,16 @@ def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tupl
     samples = read_samples(prompts)
     data = data_sha256(prompts, samples)
     store = Store(root, run_key(cfg, parent.key, data))
-    if finished := store.finished():
-        return finished, store
+    with owned(store.folder, f"training on {prompts}"):
+        return store.finished() or _run(cfg, parent, samples, data, store), store
+
+
+def _run(cfg: TrainConfig, parent: Manifest, samples: list[Sample], data: str, store: Store) -> Manifest:
+    """The stage itself, from the newest resume point to the finished checkpoint."""
     policy, reference, engine, optimizer = build(cfg, parent)
     start = store.resume(policy, optimizer)
     with progress() as bar, verifier_pool(cfg.reward) as verifier:
-        task = bar.add_task(f"train {prompts.stem}", total=cfg.max_steps, completed=start)
+        task = bar.add_task(f"train {store.key}", total=cfg.max_steps, completed=start)
         for step, samples_P in prompt_batches(samples, cfg.prompts_drawn, cfg.seed, start, cfg.max_steps):
             began = time.perf_counter()
             rollouts_PG = engine.generate(samples_P, cfg.sampling, cfg.num_generations, (cfg.seed, step))
@@ -62,7 +67,7 @@ def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tupl
             if step % cfg.save_steps == 0 and step < cfg.max_steps:
                 store.save(step, policy, optimizer)
             bar.advance(task)
-    return store.finish(policy, parent, cfg, data), store
+    return store.finish(policy, parent, cfg, data)
 
 
 def build(cfg: TrainConfig, parent: Manifest) -> tuple[Policy, Policy | None, Engine, torch.optim.Optimizer]:
@@ -147,10 +152,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for manifest.json and the logs")
     args = parser.parse_args(argv)
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
-    manifest, store = train(load_train_config(args.config), read_manifest(args.parent), args.prompts, args.checkpoints)
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name in ("steps.jsonl", "completions.jsonl", "timings.jsonl"):
-        shutil.copyfile(store.folder / name, args.out / name)
+    verify(args.config)
+    manifest, store = train(load_train_config(args.config), read_parent(args.parent), args.prompts, args.checkpoints)
+    for name in LOGS:
+        write(args.out / name, (store.folder / name).read_bytes(), sealed=True)
     write_manifest(args.out / "manifest.json", manifest)
 
 

@@ -13,6 +13,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from lmmr1.data import read_samples
+from lmmr1.files import write
 from lmmr1.rewards import VerifierPool
 from lmmr1.types import UserError
 
@@ -60,9 +61,7 @@ def convert(raw: Path, images: Path, out: Path) -> None:
         raise UserError(f"{raw}: no usable row; dropped by first word of the reason: {dict(+dropped)}")
     card = {"file": raw.name, "rows": len(kept), "dropped": dict(+dropped)}
     out.with_suffix(".card.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, out)
+    write(out, "".join(kept), sealed=True)
 
 
 def _relocate(line: str, number: int, images: Path, folder: Path) -> str:
