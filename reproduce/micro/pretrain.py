@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from lmmr1.exits import run_cli
 from lmmr1.files import seal_folder
 from lmmr1.store import saving
 from lmmr1.types import UserError
@@ -493,4 +494,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)
