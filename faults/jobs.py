@@ -22,6 +22,7 @@ STAGES = {
     "scores": "scores",
     "table1": "tables",
     "paper_tables": "tables",
+    "quality": "tables",
     "plot_arms": "plots",
     "plot_curves": "plots",
     "plot_evidence": "plots",
