@@ -1,4 +1,4 @@
-# One command for all arms: snakemake --cores all reproduce_all [--config profile=smoke|micro|paper]
+# One command for all arms: snakemake --cores all reproduce_all [--config profile=smoke|micro|paper|single_gpu|cluster|...]
 import sys
 from snakemake.utils import min_version
 
@@ -37,7 +37,17 @@ localrules:
 
 include: "reproduce/rules/data.smk"
 include: "reproduce/rules/train.smk"
-include: "reproduce/rules/eval.smk"
+
+
+if plan.profile.eval.jobs == "arm":
+
+    include: "reproduce/rules/eval.smk"
+
+else:
+
+    include: "reproduce/rules/eval_each.smk"
+
+
 include: "reproduce/rules/report.smk"
 
 
