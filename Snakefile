@@ -51,6 +51,17 @@ else:
 include: "reproduce/rules/report.smk"
 
 
+onstart:
+    # not in a dry run, and not in the jobs' own processes: before anything is downloaded or computed
+    from reproduce.doctor import require
+
+    try:
+        require(plan)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 onerror:
     # an old page must not pass for the result of a run that failed; its data stay where they are
     shell(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -13,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; see d
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from evals.audit_cli import audit
 from evals.contamination_cli import contamination
@@ -49,7 +50,8 @@ def doctor(
     from reproduce.plan import Plan
 
     findings = checks.examine(Plan.load({"profile": profile}))
-    table = Table("", "what", "found", "to do", box=None, padding=(0, 1))
+    whole = partial(Column, overflow="fold")  # a name that is cut off cannot be looked for
+    table = Table("", whole("what"), "found", whole("to do"), box=None, padding=(0, 1))
     for f in findings:
         table.add_row(
             {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "missing": "[red]no[/]"}[f.state],

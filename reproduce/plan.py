@@ -187,6 +187,18 @@ class Plan:
         return [a for a, arm in self.arms.items() if arm.checkpoint]
 
     @property
+    def adopted_models(self) -> list[str]:
+        """Ids or paths of the checkpoints that the plan adopts."""
+        specs = [json.loads(self.base_spec(str(self.arms[a].checkpoint))) for a in self.adopted]
+        return [spec["adopt"] for spec in specs if "adopt" in spec]
+
+    @property
+    def data_sets(self) -> dict[str, HubData]:
+        """{stage: its data set} of the stages that train on one."""
+        specs = {stage: json.loads(self.prompts_spec(stage)) for stage in self.used_stages}
+        return {stage: HubData(**spec["hub"]) for stage, spec in specs.items() if "hub" in spec}
+
+    @property
     def used_stages(self) -> list[str]:
         """Stages that some arm trains."""
         return list(dict.fromkeys(str(self.arms[a].stage) for a in self.trained))

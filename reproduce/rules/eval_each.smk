@@ -16,4 +16,4 @@ rule evaluate:
         harness=lambda wc: plan.benchmarks[wc.benchmark].harness,
         arguments=lambda wc: plan.eval_arguments_of(wc.arm, wc.seed, wc.benchmark),
     shell:
-        "{PYTHON} evals.run --harness {params.harness} {params.arguments} > {log} 2>&1"
+        "{PYTHON} reproduce.gpu {resources.gpu} env {PYTHON} evals.run --harness {params.harness} {params.arguments} > {log} 2>&1"
