@@ -24,6 +24,7 @@ from lmmr1.exits import run_cli
 from lmmr1.types import UserError
 from reproduce.check_cli import check, compare
 from reproduce.published_cli import published
+from reproduce.recipes_cli import recipes
 
 cli = typer.Typer(
     name="lmmr1",
@@ -38,6 +39,7 @@ cli = typer.Typer(
 console = Console()
 cli.add_typer(published, name="published")
 cli.command(epilog="Example: lmmr1 check --model PATH_OR_HUB_ID --against results/micro/baseline --margin 2")(check)
+cli.command(epilog="Example: lmmr1 recipes --profile single_gpu")(recipes)
 cli.command(epilog="Example: lmmr1 compare results/micro/two_stage results/micro/mgt_only")(compare)
 
 

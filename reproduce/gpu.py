@@ -3,8 +3,8 @@
     python -m reproduce.gpu 1 python -m evals.run ...
 
 Snakemake counts GPUs but does not say which; without this, jobs that run at once would all take the first. A GPU is
-taken by a lock on a file, which the command holds until it ends, however it ends. SLURM gives every job its own GPUs, so
-there the command runs as it is.
+taken by a lock on a file, which the command holds until it ends, however it ends. SLURM gives every job its own GPUs,
+so there the command runs as it is.
 """
 
 from __future__ import annotations
