@@ -216,11 +216,13 @@ class Judge:
         return parsed
 
     def require_readable(self) -> None:
-        """Raise UserError where most replies could not be read: this is no judge, and its words are forgotten."""
-        if len(self.unread) >= LEAST_UNREAD and 2 * len(self.unread) > self.asked:
-            self.store.forget(key for keys in self.unread for key in keys)
+        """Raise UserError where most questions since the last call got no readable reply; those replies are forgotten."""
+        asked, unread = self.asked, self.unread
+        self.asked, self.unread = 0, []
+        if len(unread) >= LEAST_UNREAD and 2 * len(unread) > asked:
+            self.store.forget(key for keys in unread for key in keys)
             raise UserError(
-                f"judge {self.settings.model} at {self.server.url}: {len(self.unread)} of {self.asked} questions "
+                f"judge {self.settings.model} at {self.server.url}: {len(unread)} of {asked} questions "
                 "got no reply that can be read; serve the right model there and run the same command again"
             )
 

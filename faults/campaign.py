@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -170,6 +171,8 @@ class Campaign:
                         flush=True,
                     )
                 code = 0
+            except Exception:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]

@@ -75,6 +75,9 @@ def preload() -> None:
         importlib.import_module(module)
 
 
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Kept: a forgotten one would be waited for by the subprocess module."""
+
 Prepare = Callable[[], None]
 """Called in the child before the command."""
 
@@ -131,7 +134,7 @@ def _members(session: int) -> list[psutil.Process]:
 
 def _start(job: Job, folder: Path, output: Path, prepare: Prepare | None) -> int:
     with output.open("wb") as file:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", job.module, *job.arguments],
             cwd=folder,
             stdout=file,
@@ -139,7 +142,9 @@ def _start(job: Job, folder: Path, output: Path, prepare: Prepare | None) -> int
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=prepare,  # noqa: PLW1509  (no threads here)
-        ).pid
+        )
+    _STARTED.append(process)
+    return process.pid
 
 
 def _fork(job: Job, folder: Path, output: Path, prepare: Prepare | None) -> int:

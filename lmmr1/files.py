@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lmmr1.types import UserError
 
@@ -196,7 +196,7 @@ def _verified(folder: Path) -> dict[str, str]:
         known = json.loads(card.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    found = {}
+    found: dict[str, list[Any]] = {}
     for file in files:
         stamp = [file.stat().st_size, file.stat().st_mtime_ns]
         entry = known.get(file.name) if isinstance(known, dict) else None
@@ -204,4 +204,4 @@ def _verified(folder: Path) -> dict[str, str]:
     if found != known:
         with contextlib.suppress(UserError, OSError):  # a folder of another user is read again every time
             write(card, json.dumps(found, indent=1) + "\n")
-    return {name: entry[2] for name, entry in found.items()}
+    return {name: str(entry[2]) for name, entry in found.items()}
