@@ -216,7 +216,7 @@ class Judge:
         return parsed
 
     def require_readable(self) -> None:
-        """Raise UserError where most questions since the last call got no readable reply; those replies are forgotten."""
+        """Raise UserError where most questions since the last call got no readable reply; those are forgotten."""
         asked, unread = self.asked, self.unread
         self.asked, self.unread = 0, []
         if len(unread) >= LEAST_UNREAD and 2 * len(unread) > asked:

@@ -200,7 +200,9 @@ def _verified(folder: Path) -> dict[str, str]:
     for file in files:
         stamp = [file.stat().st_size, file.stat().st_mtime_ns]
         entry = known.get(file.name) if isinstance(known, dict) else None
-        found[file.name] = entry if isinstance(entry, list) and entry[:2] == stamp else [*stamp, sha256_file(file)]
+        found[file.name] = (
+            entry if isinstance(entry, list) and len(entry) == 3 and entry[:2] == stamp else [*stamp, sha256_file(file)]
+        )
     if found != known:
         with contextlib.suppress(UserError, OSError):  # a folder of another user is read again every time
             write(card, json.dumps(found, indent=1) + "\n")

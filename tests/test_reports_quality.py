@@ -30,8 +30,10 @@ def test_rates_are_counted_from_the_samples(tmp_path):
 
 def test_arms_that_differ_are_flagged(tmp_path):
     table = rates(scores(tmp_path, baseline=(50, 0, 20), fre=(50, 0, 0), mgt_only=(50, 0, 19)))
-    assert list(table.flags) == ["no_answer", "differs from the baseline", "no_answer"]
-    assert rates(scores(tmp_path, fre=(10, 0, 0))).flags.tolist() == [""], "without a baseline nothing differs from it"
+    assert list(table["flags"]) == ["no_answer", "differs from the baseline", "no_answer"]
+    assert rates(scores(tmp_path, fre=(10, 0, 0)))["flags"].tolist() == [""], (
+        "without a baseline nothing differs from it"
+    )
 
 
 def test_a_missing_sample_file_is_named(tmp_path):

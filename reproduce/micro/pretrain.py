@@ -266,7 +266,7 @@ class Averager:
         shared = self.buffer[self.turn]
         self.turn = 1 - self.turn
         torch.cat([p.grad.reshape(-1) for p in parameters], out=shared[self.rank])
-        self.barrier.wait(timeout=600)
+        self.barrier.wait()  # the end of any process aborts it
         total, at = shared.sum(0) / shared.shape[0], 0
         for p in parameters:
             p.grad.copy_(total[at : at + p.numel()].view_as(p))
