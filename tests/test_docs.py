@@ -1,11 +1,12 @@
 """Contract: what the documentation tells a newcomer to type works as it stands, and every page and link is there.
 
-The examples run in a copy of the checkout with a finished smoke run in it (tests/test_workflow.py).
+The examples run in a copy of the checkout with a finished smoke run in it (tests/conftest.py).
 """
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,16 @@ from pathlib import Path
 import pytest
 
 from reproduce.plan import ROOT
-from tests.test_workflow import checkout, finished  # noqa: F401  fixtures
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 EXAMPLE = re.compile(r"<!-- example: (\w+) -->\n```bash\n(.*?)```", re.DOTALL)
 EXAMPLES = {name: text for page in PAGES for name, text in EXAMPLE.findall(page.read_text(encoding="utf-8"))}
+
+
+@pytest.fixture(scope="module")
+def finished(smoke_run, tmp_path_factory):
+    """A copy of the finished smoke run that the examples may change."""
+    return shutil.copytree(smoke_run, tmp_path_factory.mktemp("docs") / "checkout", symlinks=True)
 
 
 def bash(folder, script):
@@ -38,7 +44,7 @@ def bash(folder, script):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in EXAMPLES if n != "start"])
-def test_every_example_runs(finished, name):  # noqa: F811
+def test_every_example_runs(finished, name):
     done = bash(finished, EXAMPLES[name])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 
@@ -49,7 +55,7 @@ def test_examples_are_short(name):
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_from_top_to_bottom(finished):  # noqa: F811
+def test_the_notebook_runs_from_top_to_bottom(finished):
     """Its code as one script: what Jupyter would run, without Jupyter."""
     cells = json.loads((ROOT / "docs/explore.ipynb").read_text(encoding="utf-8"))["cells"]
     code = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
@@ -75,7 +81,9 @@ def test_every_page_is_in_the_site():
 @pytest.mark.slow
 def test_the_site_builds(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     page = (tmp_path / "site/api.html").read_text(encoding="utf-8")
     assert "group_norm" in page and "Raises" in page
