@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/python -m snakemake --quiet rules reason host --cores $(CORE
 export OMP_NUM_THREADS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup reproduce readme audit docs football test lint format speed bench clean
+.PHONY: help setup reproduce readme audit docs football test fuzz lint format speed bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -45,6 +45,12 @@ football: .football/version  ## build the real football simulator (Debian; 6 to 
 
 test: setup  ## run all tests, the smoke profile end to end among them
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+FUZZ_SECONDS ?= 600
+fuzz: setup  ## fuzz every parser of outside text, 10 minutes each (FUZZ_SECONDS=...)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	for t in $$($(BIN)/python -c 'from tests.fuzz_targets import TARGETS; print(*TARGETS)'); do \
+	  $(BIN)/python -m tests.fuzz $$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 -verbosity=0 || exit 1; done
 
 lint: setup  ## ruff, types, and the workflow's formatter
 	$(BIN)/ruff check .
