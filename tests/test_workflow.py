@@ -14,18 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from reproduce.plan import ROOT, Plan, alternatives
+from reproduce.plan import Plan, alternatives
+from tests.checkouts import snakemake
 
 pytestmark = pytest.mark.slow
 HEAVY = {"checkpoint", "train", "eval_lm_eval", "eval_lm_eval_adopted", "eval_vlmevalkit", "eval_vlmevalkit_adopted"}
 EXPECTED_TRAININGS = {"smoke": 4, "micro": 20}
-
-
-def snakemake(folder, *args):
-    """Run Snakemake in `folder`; its own copy of the packages comes first on the path."""
-    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *args]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def planned(folder, *args):
@@ -38,26 +32,9 @@ def planned(folder, *args):
 
 
 @pytest.fixture(scope="session")
-def checkout(tmp_path_factory):
-    """The files that a clone of the working tree would have."""
-    folder = tmp_path_factory.mktemp("checkout")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("tests/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def finished(checkout):
-    """The checkout after a real run of the smoke profile."""
-    done = snakemake(checkout, "--config", "profile=smoke")
-    logs = "\n".join(f"== {p.name}\n{p.read_text()[-1500:]}" for p in checkout.glob("results/smoke/logs/*.log"))
-    assert done.returncode == 0, done.stderr[-3000:] + logs
-    return checkout
+def finished(smoke_run, tmp_path_factory):
+    """A copy of the finished smoke run that this module may change."""
+    return shutil.copytree(smoke_run, tmp_path_factory.mktemp("finished") / "checkout", symlinks=True)
 
 
 @pytest.mark.parametrize("profile", EXPECTED_TRAININGS)
