@@ -31,6 +31,7 @@ wildcard_constraints:
 
 localrules:
     reproduce_all,
+    profile,
     resolve_config,
     adopt,
 
@@ -72,6 +73,7 @@ onerror:
 rule reproduce_all:
     default_target: True
     input:
+        plan.results("profile.json"),
         # the edge files of every run are targets, so a crashed stage can never hide behind an old report
         plan.runs(plan.arms, "manifest.json"),
         plan.records(plan.arms),

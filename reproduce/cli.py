@@ -25,6 +25,7 @@ from lmmr1.types import UserError
 from reproduce.check_cli import check, compare
 from reproduce.published_cli import published
 from reproduce.recipes_cli import recipes
+from reproduce.trace_cli import bundle, trace
 
 cli = typer.Typer(
     name="lmmr1",
@@ -38,8 +39,10 @@ cli = typer.Typer(
 )
 console = Console()
 cli.add_typer(published, name="published")
+cli.add_typer(bundle, name="bundle")
 cli.command(epilog="Example: lmmr1 check --model PATH_OR_HUB_ID --against results/micro/baseline --margin 2")(check)
 cli.command(epilog="Example: lmmr1 recipes --profile single_gpu")(recipes)
+cli.command(epilog="Example: lmmr1 trace results/micro/report/table1.csv --cell two_stage:mm_avg")(trace)
 cli.command(epilog="Example: lmmr1 compare results/micro/two_stage results/micro/mgt_only")(compare)
 
 

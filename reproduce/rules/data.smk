@@ -1,3 +1,14 @@
+rule profile:
+    output:
+        plan.results("profile.json"),
+    log:
+        plan.results("logs", "profile.log"),
+    params:
+        settings=plan.profile.model_dump_json(),
+    shell:
+        "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
+
+
 rule prompts:
     output:
         prompts=plan.results("data", "{stage}.jsonl"),
