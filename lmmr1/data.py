@@ -59,27 +59,39 @@ def data_sha256(path: Path, samples: list[Sample]) -> str:
 
 def parse_row(line: bytes, where: str, folder: Path) -> Sample:
     """One line of a data file as a sample; image paths are relative to `folder`. Raises BadRow, naming `where`."""
+    return to_sample(read_object(line, where), where, folder)
+
+
+def read_object(line: bytes, where: str) -> dict[str, Any]:
+    """One line as a JSON object. Raises BadRow."""
     try:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as e:
         raise BadRow("not_utf8", f"{where}: not UTF-8 (byte {e.start})") from None
-    except json.JSONDecodeError as e:
-        reason = f"not JSON, is the file truncated? ({e.msg} at column {e.colno})"
-        raise BadRow("not_json", f"{where}: {reason}") from None
+    except (json.JSONDecodeError, RecursionError) as e:
+        what = f"{e.msg} at column {e.colno}" if isinstance(e, json.JSONDecodeError) else "nested too deeply"
+        raise BadRow("not_json", f"{where}: not JSON, is the file truncated? ({what})") from None
     if not isinstance(row, dict):
         raise BadRow("not_an_object", f"{where}: expected an object, got {type(row).__name__}")
-    messages = _messages(row, where)
+    return row
+
+
+def to_sample(row: dict[str, Any], where: str, folder: Path) -> Sample:
+    """An object with `messages` (or `message`) and `answer` as a sample; its images are opened. Raises BadRow."""
+    messages = chat_messages(row, where)
     if row.get("answer") is None or not str(row["answer"]).strip():
         text = f"{where}: `answer` is missing or empty; a sample without a gold answer cannot be rewarded"
         raise BadRow("no_answer", text)
-    images = tuple(_image(item, where, folder) for m in messages for item in _image_items(m))
-    return Sample(
-        str(row.get("id", where.rsplit(" ", 1)[1])), messages, images, str(row["answer"]), str(row.get("source", ""))
-    )
+    images = tuple(_image(item, where, folder) for m in messages for item in image_items(m))
+    name = str(row.get("id", where.rsplit(" ", 1)[1]))
+    return Sample(name, messages, images, str(row["answer"]), str(row.get("source", "")))
 
 
-def _messages(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """`messages`, or the released data's `message`: a stringified list, JSON or a Python literal (never evaluated)."""
+def chat_messages(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """`messages`, or the released data's `message`: a stringified list, JSON or a Python literal (never evaluated).
+
+    Raises BadRow where they are no chat.
+    """
     messages = row.get("messages", row.get("message"))
     if isinstance(messages, str):
         try:
@@ -107,11 +119,11 @@ def _messages(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
 
 
 def _is_parts(content: Any) -> bool:
-    """A list of content parts: mappings with a type."""
-    return isinstance(content, list) and all(isinstance(part, dict) and "type" in part for part in content)
+    return isinstance(content, list) and all(isinstance(part, dict) for part in content)
 
 
-def _image_items(message: dict[str, Any]) -> list[dict[str, Any]]:
+def image_items(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a message that are images."""
     content = message["content"]
     return [item for item in content if item.get("type") == "image"] if isinstance(content, list) else []
 

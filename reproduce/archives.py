@@ -23,7 +23,7 @@ class Bounds:
     """Bytes that any archive may unpack to, whatever its own size."""
 
 
-def unpack(archive: Path, folder: Path, bounds: Bounds = Bounds()) -> None:  # noqa: B008 (frozen)
+def unpack(archive: Path, folder: Path, bounds: Bounds = Bounds()) -> None:
     """Unpack the plain files of a tar archive below `folder`; an unpacked folder of the same archive is kept.
 
     Raises UserError, naming the member, for an absolute path or one that leaves the folder, a link, a device, a

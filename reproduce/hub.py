@@ -1,5 +1,6 @@
-"""Training sets in the authors' message format or as plain questions, from the Hub or a local file: every row is checked
-before anything is trained on it, and a card says what was kept and what was dropped, with reasons.
+"""Training sets in the authors' message format or as plain questions, from the Hub or a local file.
+
+Every row is checked before anything is trained on it, and a card says what was kept and what was dropped, with reasons.
 
 A row is an object with `message` (a stringified list of chat messages; or `messages`, the list) and `answer`; or with
 `question`, `answer` and, if it has any, `image` or `images`.
@@ -44,7 +45,7 @@ class PromptCheck:
     max_prompt_length: int
 
     def length(self, sample: Sample, where: str) -> int:
-        """Tokens of the prompt, visual tokens included. Raises BadRow where marks and images differ, or it is too long."""
+        """Tokens of the prompt, visual ones included. Raises BadRow where marks and images differ or it is too long."""
         text = self.processor.apply_chat_template(sample.messages, add_generation_prompt=True, tokenize=False)
         marks = text.count(self.processor.image_token)
         if marks != len(sample.images):
@@ -132,7 +133,6 @@ class Sieve:
         if asked in self._seen:
             raise BadRow("duplicate", f"{where}: the same prompt stood in an earlier row")
         self._seen.add(asked)
-        self.systems.update(_text(m) for m in row["messages"] if m["role"] == "system")
 
 
 def write_prompts(source: dict[str, Any], out: Path, check: PromptCheck | None = None, gold: bool = True) -> None:
@@ -156,6 +156,7 @@ def write_prompts(source: dict[str, Any], out: Path, check: PromptCheck | None =
     with partial.open("w", encoding="utf-8", newline="\n") as file:
         for row in _with_gold(_taken(raw, sieve), sieve) if gold else _taken(raw, sieve):
             file.write(json.dumps(row, ensure_ascii=True) + "\n")
+            sieve.systems.update(_text(m) for m in row["messages"] if m["role"] == "system")
             rows += 1
     if not rows:
         partial.unlink()

@@ -67,7 +67,10 @@ def test_special_tokens_stand_where_the_model_expects_them(policy):
 def test_the_chat_template_is_read_from_the_checkpoint(policy):
     sample = Sample("a", [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "1+1=?"}], (), "2")
     rendered = policy.render(sample)
-    assert rendered == f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n1+1=?<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        rendered
+        == f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n1+1=?<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert policy.encode([sample], 1000)["input_ids"][0, 0] == real.IDS["<|im_start|>"]
 
 
@@ -82,7 +85,10 @@ def picture(side=84, colour="white"):
 
 def chat(text, *images):
     parts = [{"type": "image", "image": name} for name in images]
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+    return [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": [*parts, {"type": "text", "text": text}]},
+    ]
 
 
 def released(text, answer, *images, **more):
@@ -106,10 +112,7 @@ BAD = {
     ],
     "image": [released("lost", "1", "images/geo/9.jpg"), released("torn", "1", "images/geo/torn.jpg")],
     "image_path": [released("out", "1", "../../../etc/passwd")],
-    "image_marks": [
-        released("<image> and <image>", "1", "images/geo/1.jpg"),
-        released("forged <|image_pad|>", "1"),
-    ],
+    "image_marks": [released("<image> and <image>", "1", "images/geo/1.jpg"), released("forged <|image_pad|>", "1")],
     "too_long": [released("word " * 300, "1")],
     "duplicate": [GOOD[0], released("What is 1+1?", "3")],
     "gold_unparsable": [released("words", "$$")],
@@ -144,7 +147,12 @@ def write_archive(path, content, *members):
 
 
 def source(files, **more):
-    return {"repo": None, "file": str(files / "raw/mathv_message.jsonl"), "images": str(files / "raw/mathv_img.tar.gz"), "revision": "main"} | more
+    return {
+        "repo": None,
+        "file": str(files / "raw/mathv_message.jsonl"),
+        "images": str(files / "raw/mathv_img.tar.gz"),
+        "revision": "main",
+    } | more
 
 
 def test_every_bad_row_is_dropped_for_its_reason_and_the_good_ones_are_kept(files, policy):
@@ -173,7 +181,9 @@ def test_the_length_of_a_prompt_is_the_one_that_training_sees(files, policy):
 def test_large_images_count_with_the_area_that_training_scales_them_to(checkpoint, tmp_path):
     (tmp_path / "big.jpg").write_bytes(picture(2800))
     sample = Sample("a", chat("x", "big.jpg"), (tmp_path / "big.jpg",), "1")
-    whole, capped = (hub.PromptCheck(load_processor(str(checkpoint[0]), None, None, cap), 10**6) for cap in (None, 501_760))
+    whole, capped = (
+        hub.PromptCheck(load_processor(str(checkpoint[0]), None, None, cap), 10**6) for cap in (None, 501_760)
+    )
     assert whole.length(sample, "") - capped.length(sample, "") == 100 * 100 - 25 * 25
 
 
@@ -187,7 +197,12 @@ def test_plain_questions_are_a_data_set_too(tmp_path):
     ]
     (tmp_path / "my.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "system.txt").write_text(SYSTEM)
-    given = {"repo": None, "file": str(tmp_path / "my.jsonl"), "images": None, "system_prompt_file": str(tmp_path / "system.txt")}
+    given = {
+        "repo": None,
+        "file": str(tmp_path / "my.jsonl"),
+        "images": None,
+        "system_prompt_file": str(tmp_path / "system.txt"),
+    }
     hub.write_prompts(given, tmp_path / "out/fre.jsonl")
     samples = read_samples(tmp_path / "out/fre.jsonl")
     assert [(s.answer, len(s.images)) for s in samples] == [("2", 0), ("3", 1), ("4", 2)]
@@ -291,15 +306,16 @@ def test_adopt_prepare_train_and_evaluate_through_the_workflows_own_commands(fil
         "gradient_checkpointing": False,
         "max_steps": 1,
         "num_prompts": 2,
-        "num_generations": 2,
+        "num_generations": 4,
         "num_minibatches": 2,
+        "reward": {"kind": "random"},  # random weights never answer right, and equal rewards teach nothing
         "sampling": {"max_completion_length": 6, "max_prompt_length": 400},
     }
     plan = Plan.load({"profile": "single_gpu", "arms": ["mgt_only"], "base_model": str(checkpoint[0]), "train": scale, "data": {"mgt": {k: v for k, v in source(files).items() if k != "revision"}}})  # fmt: skip
     prepare.main(["checkpoint", "--spec", plan.base_spec("base"), "--out", "base.json"])
     prepare.main(["prompts", "--spec", plan.prompts_spec("mgt"), "--checkpoint", "base.json", "--out", "mgt.jsonl"])
     (files / "config.yaml").write_text(plan.train_config_json("mgt_only", 0))
-    train_module.main("--config config.yaml --parent base.json --prompts mgt.jsonl --out out".split())
+    train_module.main(["--config", "config.yaml", "--parent", "base.json", "--prompts", "mgt.jsonl", "--out", "out"])
     step = json.loads((files / "out/steps.jsonl").read_text().splitlines()[0])
     assert step["step"] == 1 and step["kl"] >= 0 and all(isinstance(v, (int, float)) for v in step.values())
     trained = read_manifest(files / "out/manifest.json")
@@ -307,5 +323,9 @@ def test_adopt_prepare_train_and_evaluate_through_the_workflows_own_commands(fil
     rollouts = generate_all(model, read_samples(files / "mgt.jsonl"), greedy(4, 1.05), 4)
     assert len(rollouts) == 4 and model.max_pixels == 12_845_056  # the cap of training is not baked into the checkpoint
     after = load_policy(trained.weights).model.state_dict()
-    assert not any(torch.equal(after[n], t.float()) for n, t in checkpoint[1].items() if n.endswith("q_proj.weight") and "visual" not in n)
+    assert not any(
+        torch.equal(after[n], t.float())
+        for n, t in checkpoint[1].items()
+        if n.endswith("q_proj.weight") and "visual" not in n
+    )
     assert all(torch.equal(after[n], t.float()) for n, t in checkpoint[1].items() if "visual" in n)  # frozen
