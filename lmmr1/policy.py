@@ -200,25 +200,41 @@ def load_policy(
         raise UserError(f"{source}: no such checkpoint folder, and not a Hub id of the form owner/name")
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
+    processor = load_processor(source, revision, min_pixels, max_pixels)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" and not trainable else torch.float32
     try:
-        processor = AutoProcessor.from_pretrained(source, revision=revision)
         model = AutoModelForImageTextToText.from_pretrained(
             source, revision=revision, dtype=dtype, use_safetensors=True
         )
     except (OSError, ValueError, KeyError) as e:
-        raise UserError(
-            f"{source}: cannot be loaded as an image-text-to-text checkpoint: {' '.join(str(e).split())[:300]}"
-        ) from None
-    pixels = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    size = dict(processor.image_processor.size) | {k: v for k, v in pixels.items() if v}
-    processor.image_processor.size = size
+        raise _not_loadable(source, e) from None
     check_supported(model, source)
     use_linear_patch_embedding(model)
     tokenizer = processor.tokenizer
     model.requires_grad_(trainable)
     return Policy(model.to(device).train(trainable), processor, source, tokenizer.pad_token_id, tokenizer.eos_token_id)
+
+
+def load_processor(
+    source: str, revision: str | None = None, min_pixels: int | None = None, max_pixels: int | None = None
+) -> Any:
+    """A checkpoint's tokenizer, chat template and image processor, with other bounds of the image area if given.
+
+    Raises UserError where they cannot be loaded.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(source, revision=revision)
+    except (OSError, ValueError, KeyError) as e:
+        raise _not_loadable(source, e) from None
+    pixels = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    processor.image_processor.size = dict(processor.image_processor.size) | {k: v for k, v in pixels.items() if v}
+    return processor
+
+
+def _not_loadable(source: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:300]
+    return UserError(f"{source}: cannot be loaded as an image-text-to-text checkpoint: {reason}")
 
 
 def check_supported(model: Any, source: str) -> None:

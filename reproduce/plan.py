@@ -49,6 +49,8 @@ class HubData(Settings):
     images: str | None = None
     """An archive of images, or (local) a folder; None: image paths are relative to the file, or there are none."""
     revision: str = "main"
+    system_prompt_file: str | None = None
+    """Text for rows that bring no system message of their own; the authors' rows do."""
 
 
 class StageData(Settings):
@@ -292,7 +294,7 @@ class Plan:
         """What `reproduce.prepare prompts` needs, as JSON: the micro mix, or the data set on the Hub."""
         data, micro = self.stages[stage].data, self.profile.micro
         if own := self.profile.data.get(stage) or (data.paper if self.profile.world == "paper" else None):
-            return json.dumps({"hub": own.model_dump()}, sort_keys=True)
+            return json.dumps({"hub": own.model_dump(), **self._prompt_limits(stage)}, sort_keys=True)
         if data.levels:
             return json.dumps({data.levels: self.profile.world, "n": micro.prompts}, sort_keys=True)
         reasoning = 1 - micro.perception_share
@@ -307,6 +309,18 @@ class Plan:
             if share * weight
         }
         return json.dumps({"mix": mix, "n": micro.prompts}, sort_keys=True)
+
+    def _prompt_limits(self, stage: str) -> dict[str, Any]:
+        """What a data set's rows must keep within: the tightest limits of the arms that train on it."""
+        configs = [self.train_config(arm, self.seeds[0]) for arm in self.trained if self.arms[arm].stage == stage]
+        pixels = {k: min((c[k] for c in configs if c[k]), default=None) for k in ("min_pixels", "max_pixels")}
+        longest = min(c["sampling"]["max_prompt_length"] for c in configs)
+        gold = all(c["reward"]["kind"] != "sokoban" for c in configs)
+        return {"limits": {"max_prompt_length": longest, **pixels}, "gold": gold}
+
+    def prompts_checkpoint(self, stage: str) -> list[str]:
+        """The manifest whose processor measures a data set's prompts; none where the prompts are generated."""
+        return [self.results("checkpoints", "base.json")] if "hub" in json.loads(self.prompts_spec(stage)) else []
 
     def base_spec(self, checkpoint: str) -> str:
         """What `reproduce.prepare checkpoint` needs, as JSON: pretraining settings, or a model to adopt."""
