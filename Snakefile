@@ -41,6 +41,20 @@ include: "reproduce/rules/eval.smk"
 include: "reproduce/rules/report.smk"
 
 
+onstart:
+    # not in a dry run; before anything is downloaded or computed
+    if plan.profile.world == "paper" and not plan.profile.force:
+        from reproduce.budget.guard import (
+            require_fit,
+        )  # heavy: only where it has something to check
+
+        try:
+            require_fit(plan)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+
 onerror:
     # an old page must not pass for the result of a run that failed; its data stay where they are
     shell(

@@ -22,6 +22,7 @@ from lmmr1 import __version__
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
 from reproduce.check_cli import check, compare
+from reproduce.estimate_cli import estimate
 from reproduce.published_cli import published
 
 cli = typer.Typer(
@@ -38,6 +39,7 @@ console = Console()
 cli.add_typer(published, name="published")
 cli.command(epilog="Example: lmmr1 check --model PATH_OR_HUB_ID --against results/micro/baseline --margin 2")(check)
 cli.command(epilog="Example: lmmr1 compare results/micro/two_stage results/micro/mgt_only")(compare)
+cli.command(epilog="Example: lmmr1 estimate --profile paper --gpu h100")(estimate)
 
 
 @cli.command(epilog="Example: lmmr1 doctor --profile paper")
@@ -69,6 +71,7 @@ def train(
     profile: Annotated[str, typer.Option(help="micro, smoke or paper.")] = "micro",
     cores: Annotated[str, typer.Option(help="Cores that Snakemake may use.")] = "all",
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the jobs and what they would make.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start although it does not fit (lmmr1 estimate).")] = False,
 ) -> None:
     """Train one arm (its parents first), resuming where an earlier attempt stopped."""
     from reproduce.plan import Plan
@@ -80,7 +83,7 @@ def train(
         raise UserError(
             f"--seed: {seed} is not a seed of arm {arm}; allowed: {', '.join(map(str, plan.seeds_of(arm)))}"
         )
-    snakemake([plan.results(arm, str(seed), "manifest.json")], profile, cores, dry_run)
+    snakemake([plan.results(arm, str(seed), "manifest.json")], profile, cores, dry_run, force)
 
 
 @cli.command(
@@ -181,7 +184,7 @@ def report(
         console.print(f"report: {plan.results('report', 'index.html')}", soft_wrap=True)
 
 
-def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool) -> None:
+def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool, force: bool = False) -> None:
     """Run the workflow in this environment, from the folder that holds the Snakefile. Raises typer.Exit on failure."""
     from reproduce.plan import ROOT
 
@@ -190,6 +193,7 @@ def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool) -> No
         cores,
         "--config",
         f"profile={profile}",
+        *(["force=true"] if force else []),
         "--rerun-incomplete",
         *(["--dry-run"] if dry_run else []),
     ]

@@ -89,6 +89,8 @@ class Profile(Settings):
     micro: MicroSettings = MicroSettings()
     train: dict[str, Any] = {}
     eval: EvalSettings = EvalSettings()
+    force: bool = False
+    """Start although the machine lacks something that the profile needs."""
 
 
 class Plan:
