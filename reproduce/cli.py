@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -72,18 +73,20 @@ def train(
     cores: Annotated[str, typer.Option(help="Cores that Snakemake may use.")] = "all",
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the jobs and what they would make.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start although it does not fit (lmmr1 estimate).")] = False,
+    report_to: Annotated[str, typer.Option(help="tensorboard, wandb, trackio, separated by commas.")] = "none",
 ) -> None:
     """Train one arm (its parents first), resuming where an earlier attempt stopped."""
     from reproduce.plan import Plan
 
-    plan = Plan.load({"profile": profile})
+    plan = Plan.load({"profile": profile, "report_to": report_to})
     if arm not in plan.arms:
         raise UserError(f"--arm: unknown arm {arm!r} in profile {profile}; allowed: {', '.join(plan.arms)}")
     if seed not in plan.seeds_of(arm):
         raise UserError(
             f"--seed: {seed} is not a seed of arm {arm}; allowed: {', '.join(map(str, plan.seeds_of(arm)))}"
         )
-    snakemake([plan.results(arm, str(seed), "manifest.json")], profile, cores, dry_run, force)
+    extra = [*(["force=true"] if force else []), *([f"report_to={report_to}"] if report_to != "none" else [])]
+    snakemake([plan.results(arm, str(seed), "manifest.json")], profile, cores, dry_run, extra)
 
 
 @cli.command(
@@ -184,7 +187,7 @@ def report(
         console.print(f"report: {plan.results('report', 'index.html')}", soft_wrap=True)
 
 
-def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool, force: bool = False) -> None:
+def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool, config: Sequence[str] = ()) -> None:
     """Run the workflow in this environment, from the folder that holds the Snakefile. Raises typer.Exit on failure."""
     from reproduce.plan import ROOT
 
@@ -193,7 +196,7 @@ def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool, force
         cores,
         "--config",
         f"profile={profile}",
-        *(["force=true"] if force else []),
+        *config,
         "--rerun-incomplete",
         *(["--dry-run"] if dry_run else []),
     ]

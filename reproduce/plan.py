@@ -11,14 +11,14 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from evals.registry import load_registry
 from lmmr1 import NUMERICS
-from lmmr1.config import Settings, TrainConfig, parse_settings
+from lmmr1.config import Settings, TrackerName, TrainConfig, parse_settings
 from lmmr1.types import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +74,11 @@ class EvalSettings(Settings):
     batch_size: int = Field(64, gt=0)
 
 
+def _listed(names: Any) -> Any:
+    """`a,b` on a command line is a list."""
+    return [n for n in names.split(",") if n != "none"] if isinstance(names, str) else names
+
+
 class Profile(Settings):
     """Everything that a profile file (or an override) may say."""
 
@@ -91,6 +96,8 @@ class Profile(Settings):
     eval: EvalSettings = EvalSettings()
     force: bool = False
     """Start although the machine lacks something that the profile needs."""
+    report_to: Annotated[tuple[TrackerName, ...], BeforeValidator(_listed)] = ()
+    """Trackers that get the training metrics too; no part of any run's key (lmmr1/tracking.py)."""
 
 
 class Plan:
