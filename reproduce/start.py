@@ -18,9 +18,12 @@ def require_ready(plan: Plan) -> None:
     try:
         require_installed(plan.profile.report_to)
         if plan.profile.world == "paper" and not plan.profile.force:
-            from reproduce.budget.guard import require_fit  # heavy: only where it has something to check
+            # heavy: only where they have something to check
+            from reproduce.budget.guard import require_fit
+            from reproduce.doctor import require
 
             require_fit(plan)
+            require(plan)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -97,7 +97,11 @@ def tracked(parent, prompts, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors):
         with_fakes(patch)
         patch.setenv("SOME_API_KEY", "0123456789secret")
-        return *interrupted(("tensorboard", "trackio", "wandb"), parent, prompts, folder), list(Recorder.got), errors.getvalue()
+        return (
+            *interrupted(("tensorboard", "trackio", "wandb"), parent, prompts, folder),
+            list(Recorder.got),
+            errors.getvalue(),
+        )
 
 
 def test_event_files_have_every_step_once(tracked):

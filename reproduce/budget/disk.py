@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from reproduce.budget.facts import workload
 from reproduce.budget.geometry import Geometry
@@ -56,11 +57,8 @@ def disk(plan: Plan, g: Geometry, held: Holding | None, answers: float, answer_t
 
 def _training_files(plan: Plan) -> tuple[float, float, list[str]]:
     """Bytes of the rows and of the images that the used stages read, and the files whose size is not known."""
-    if plan.profile.world != "paper":
-        return 0.0, 0.0, []
     known, names = workload().disk, {}
-    for stage in plan.used_stages:
-        data = plan.stages[stage].data.paper
-        names |= {data.file: "file"} | ({data.images: "image"} if data.images else {})
+    for data in plan.data_sets.values():
+        names |= {Path(data.file).name: "file"} | ({Path(data.images).name: "image"} if data.images else {})
     sizes = {kind: sum(known.get(n) or 0 for n, k in names.items() if k == kind) for kind in ("file", "image")}
     return float(sizes["file"]), float(sizes["image"]), [n for n in names if known.get(n) is None]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from evals.protocols import ProtocolSettings, find_protocol
+from lmmr1.config import read_mapping
 from reports.rules import rules
 from reproduce.budget import measured
 from reproduce.budget.detectable import Detectable, detectable
@@ -16,7 +18,7 @@ from reproduce.budget.geometry import MICRO, Geometry, geometry_of
 from reproduce.budget.hours import HOUR, NOTHING, Hours, evaluation, training_step
 from reproduce.budget.memory import Demand, Fits, Holding, StatePlan, demand, holding, plans, verdict
 from reproduce.budget.roofline import COMPACT, NAIVE, Work, step_seconds
-from reproduce.plan import Plan
+from reproduce.plan import ROOT, Plan
 
 WORKED = (
     Work(32, 16, 512, 512, 256),
@@ -163,7 +165,7 @@ def estimate(plan: Plan, request: Request, device: Gpu | None = None) -> Estimat
 
 
 def _gpus_of(plan: Plan) -> int:
-    return 8 if plan.profile.world == "paper" else 1
+    return max(plan.profile.resources.train.gpus, 1)
 
 
 def _stage(
@@ -174,7 +176,7 @@ def _stage(
     lengths = request.lengths(_stage_lengths(plan, arm), limit)
     work = work_of(train, lengths, count)
     drawn = train["num_prompts"] * train["dynamic_sampling_factor"]
-    held = holding(g, train, shards_of(train, count))
+    held = holding(g, train, shards_of(plan, count))
     seconds = training_step(g, gpu, work, train, held)
     hours = seconds.times(train["max_steps"] * runs / HOUR)
     if taken:
@@ -201,9 +203,11 @@ def work_of(train: Mapping[str, Any], lengths: Lengths, count: int) -> Work:
     return Work(prompts, train["num_generations"], lengths.prompt, lengths.completion, lengths.image)
 
 
-def shards_of(train: Mapping[str, Any], count: int) -> int:
-    """GPUs that share the states: all of them where the settings say so, else each holds its own."""
-    return 1
+def shards_of(plan: Plan, count: int) -> int:
+    """GPUs that share weights, gradients and moments: all where the profile's accelerate file says so, else one."""
+    file = getattr(plan.profile, "accelerate", None)
+    kind = read_mapping(ROOT / file).get("distributed_type", "") if file else ""
+    return count if str(kind).upper() in ("FSDP", "DEEPSPEED") else 1
 
 
 def needs(g: Geometry, held: Holding, work: Work, train: Mapping[str, Any]) -> tuple[Demand, Demand]:
@@ -217,10 +221,11 @@ def needs(g: Geometry, held: Holding, work: Work, train: Mapping[str, Any]) -> t
 
 
 def _stage_lengths(plan: Plan, arm: str) -> Lengths:
-    known = workload().stages
+    known, stage = workload().stages, str(plan.arms[arm].stage)
     if plan.profile.world == "micro":
         return known["micro"]
-    return known.get(plan.stages[str(plan.arms[arm].stage)].data.paper.file, known["default"])
+    data = plan.data_sets.get(stage)
+    return known.get(Path(data.file).name if data else stage, known["default"])
 
 
 def _evaluation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from pathlib import Path
 from statistics import mean
@@ -12,10 +11,10 @@ import psutil
 import yaml
 from pydantic import Field
 
-from lmmr1.config import Settings, parse_settings
+from lmmr1.config import Settings, parse_settings, read_mapping
 from lmmr1.types import UserError
 from reproduce.budget.roofline import Roof
-from reproduce.plan import read_yaml
+from reproduce.profiles import nearest
 
 HERE = Path(__file__).parent
 
@@ -95,16 +94,14 @@ class Workload(Settings):
 def gpus() -> dict[str, Gpu]:
     """All devices by name."""
     path = HERE / "gpus.yaml"
-    return {name: parse_settings(Gpu, row, f"{path}, {name}") for name, row in read_yaml(path).items()}
+    return {name: parse_settings(Gpu, row, f"{path}, {name}") for name, row in read_mapping(path).items()}
 
 
 def find_gpu(name: str) -> Gpu:
     """A device by name. Raises UserError that lists the known ones."""
     known = gpus()
     if name not in known:
-        close = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise UserError(f"--gpu {name}: not known; known: {', '.join(known)}{hint}")
+        raise UserError(f"--gpu {name}: not known; known: {', '.join(known)}{nearest(name.lower(), known)}")
     return known[name]
 
 
@@ -127,4 +124,4 @@ def mfu_levels() -> tuple[float, float, float]:
 def workload() -> Workload:
     """The assumptions."""
     path = HERE / "workload.yaml"
-    return parse_settings(Workload, read_yaml(path), str(path))
+    return parse_settings(Workload, read_mapping(path), str(path))

@@ -11,7 +11,8 @@ from lmmr1.config import TrainConfig
 from lmmr1.types import UserError
 from reproduce.budget.estimate import Estimate, Evaluation, Request, Stage, estimate, holding, needs, shards_of, work_of
 from reproduce.budget.facts import Gpu
-from reproduce.plan import Plan, merge
+from reproduce.plan import Plan
+from reproduce.profiles import merge
 
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("engine: vllm", {"engine": "vllm"}),
@@ -99,5 +100,5 @@ def _known(change: str) -> bool:
 
 
 def _need(train: Mapping[str, Any], part: Stage, found: Estimate) -> float:
-    held = holding(found.geometry, train, shards_of(train, found.gpus))
+    held = holding(found.geometry, train, shards_of(found.plan, found.gpus))
     return needs(found.geometry, held, work_of(train, part.lengths, found.gpus), train)[0].total

@@ -65,6 +65,21 @@ class Holding:
     """The letter of the plan in `plans` that this is an instance of."""
 
     @property
+    def compute_bytes(self) -> int:
+        """Of an activation: with adapters, what the frozen model has."""
+        return self.frozen_bytes if self.plan == "F" else self.weight_bytes
+
+    @property
+    def copied(self) -> int:
+        """Bytes of a fused copy, with its gradient where the copied weight is trained."""
+        return self.frozen_bytes if self.plan == "F" else 2 * self.weight_bytes
+
+    @property
+    def whole(self) -> float:
+        """Bytes of whole weights and gradients, which sharded ones become while a step computes."""
+        return 2 * self.weight_bytes * self.trainable if self.shards > 1 else 0.0
+
+    @property
     def states(self) -> float:
         """Bytes of weights, gradients and two fp32 moments on one GPU."""
         trained = self.trainable * (2 * self.weight_bytes + 8)
@@ -101,7 +116,7 @@ class Demand:
     states: float
     reference: float
     copies: float
-    """Fused copies of projections with their gradients (lmmr1/suffix.py)."""
+    """Fused copies of projections with their gradients (lmmr1/suffix.py), and what sharding makes whole for a step."""
     prompts: float
     """Activations of the prompts, kept from sampling to training."""
     rollout: float
@@ -119,7 +134,7 @@ class Demand:
 
 def demand(g: Geometry, held: Holding, work: Work, train: Mapping[str, Any]) -> Demand:
     """The peak of one step of `work` (of one GPU); its completion length is what is held in full."""
-    bytes_ = held.weight_bytes
+    bytes_ = held.compute_bytes
     tokens = work.generations * work.completion_tokens
     vllm = train["engine"] == "vllm"
     logits = 3 * 4 * min(LOGITS_CHUNK, tokens) * g.vocab
@@ -127,7 +142,7 @@ def demand(g: Geometry, held: Holding, work: Work, train: Mapping[str, Any]) -> 
     return Demand(
         states=held.states,
         reference=held.reference,
-        copies=2 * bytes_ * g.fused_copies,
+        copies=held.copied * g.fused_copies + held.whole,
         prompts=kept * work.prompt_tokens * _per_token(g, held),
         rollout=2 * g.parameters + work.generations * _row(g, work, 2) if vllm else work.rows * _row(g, work, bytes_),
         update=tokens * _per_token(g, held) + _one_layer(g, held, tokens) + logits,
@@ -142,12 +157,12 @@ def _row(g: Geometry, work: Work, value_bytes: int) -> float:
 def _per_token(g: Geometry, held: Holding) -> float:
     """Activations that wait for the backward pass, per token: all of them, or one hidden state per layer."""
     per_layer = g.hidden if held.checkpointing else layer_values(g)
-    return g.layers * per_layer * held.weight_bytes
+    return g.layers * per_layer * held.compute_bytes
 
 
 def _one_layer(g: Geometry, held: Holding, tokens: float) -> float:
     """The layer that checkpointing computes again."""
-    return layer_values(g) * tokens * held.weight_bytes if held.checkpointing else 0.0
+    return layer_values(g) * tokens * held.compute_bytes if held.checkpointing else 0.0
 
 
 def layer_values(g: Geometry) -> int:

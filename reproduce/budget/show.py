@@ -139,12 +139,11 @@ def _size(g: Geometry) -> str:
 
 
 def _stage_table(e: Estimate) -> Table:
-    table = _table("train", "runs", "tokens", "s/step", *_time_heads(e), "GB plan", "fits")
+    table = _table("train", "runs", "s/step", *_time_heads(e), "GB plan", "fits")
     for s in e.stages:
         gb = f"{s.memory.total / 1e9:.0f} {s.plan}" if s.memory.total > 3e9 else "< 3"
-        runs, tokens = f"{s.runs}x{s.steps}", f"{s.lengths.prompt}+{s.lengths.completion}"
         hours = s.hours.times(1 if e.measured else s.gpus)
-        table.add_row(s.arm, runs, tokens, _short(s.step_seconds.likely), *_times(hours), gb, FITS[s.fits])
+        table.add_row(s.arm, f"{s.runs}x{s.steps}", _short(s.step_seconds.likely), *_times(hours), gb, FITS[s.fits])
     return table
 
 
@@ -194,7 +193,7 @@ def _total_lines(e: Estimate) -> Iterable[str]:
     q = e.evaluations[0].detectable
     yield (
         f"[dim]finds: true difference of two arms in points, one run each, found with power {q.power:g} where they "
-        f"differ on {100 * q.discordance:.0f} % of the items; tokens: assumed, prompt + answer[/]"
+        f"differ on {100 * q.discordance:.0f} % of the items; token counts are assumed[/]"
     )
     if not e.measured:
         yield _basis_line(e)
