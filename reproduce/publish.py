@@ -21,7 +21,7 @@ from lmmr1.tracking import redacted
 from lmmr1.types import Manifest, UserError
 from reports.files import write_text
 from reproduce.model_card import Published, card_text
-from reproduce.plan import ROOT, Plan, read_yaml
+from reproduce.plan import Plan, read_yaml
 
 KINDS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Files of a checkpoint that are published: weights as safetensors, configuration, tokenizer; never a pickle."""
@@ -36,7 +36,7 @@ def prepare(arm_folder: Path, seed: int | None, repo: str | None, out: Path | No
         check_repo(repo)
     published = collect(arm_folder, seed, repo)
     folder = out or arm_folder.parent / "publish" / f"{published.arm}-{published.seed}"
-    weights = _local_weights(published.manifest)
+    weights = _local_weights(published.manifest, arm_folder.resolve().parents[2])
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -93,9 +93,9 @@ def _base(results: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _local_weights(manifest: Manifest) -> Path:
-    """The checkpoint's folder, with the bytes that its manifest names."""
-    folder = ROOT / manifest.weights
+def _local_weights(manifest: Manifest, base: Path) -> Path:
+    """The checkpoint's folder below `base`, with the bytes that its manifest names."""
+    folder = base / manifest.weights
     if not folder.is_dir():
         raise UserError(f"{folder}: the checkpoint of run {manifest.key} is not on this machine")
     if sha256_weights(folder) != manifest.weights_sha256:
