@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -30,16 +31,20 @@ from lmmr1.rewards import VerifierPool, score
 from lmmr1.rewards.judge import Rule
 from lmmr1.rollout import Engine, HFEngine
 from lmmr1.store import Store, read_manifest, run_key, write_manifest
+from lmmr1.tracking import NOWHERE, VARIABLE, Reporting, parse_names, require_installed
 from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError, UserError
 from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
 from lmmr1.vllm_engine import VLLMEngine
 
 
-def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tuple[Manifest, Store]:
+def train(
+    cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path, report_to: Reporting = NOWHERE
+) -> tuple[Manifest, Store]:
     """Run one stage from `parent` on `prompts`, resuming where an earlier attempt stopped. Returns manifest and store.
 
     Raises UserError for bad input before any compute is spent, TrainingError where numbers stop being finite.
     """
+    require_installed(report_to.names)
     samples = read_samples(prompts)
     data = data_sha256(prompts, samples)
     store = Store(root, run_key(cfg, parent.key, data))
@@ -47,7 +52,8 @@ def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tupl
         return finished, store
     policy, reference, engine, optimizer = build(cfg, parent)
     start = store.resume(policy, optimizer)
-    with progress() as bar, verifier_pool(cfg.reward) as verifier:
+    trackers = report_to.open(cfg, store.key, start)
+    with progress() as bar, verifier_pool(cfg.reward) as verifier, trackers:
         task = bar.add_task(f"train {prompts.stem}", total=cfg.max_steps, completed=start)
         for step, samples_P in prompt_batches(samples, cfg.prompts_drawn, cfg.seed, start, cfg.max_steps):
             began = time.perf_counter()
@@ -56,9 +62,12 @@ def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tupl
             kept_P = informative(groups_P, cfg.num_prompts)
             batch = to_batch(kept_P, policy, reference, engine.exact, cfg)
             stats = learn(policy, reference, optimizer, batch, cfg, step, store)
-            store.log("steps.jsonl", {"step": step, **step_metrics(groups_P), **stats.metrics})
+            metrics = {"step": step, **step_metrics(groups_P), **stats.metrics}
+            seconds = timings(step, time.perf_counter() - began, groups_P)
+            store.log("steps.jsonl", metrics)
             store.log("completions.jsonl", *completion_rows(step, kept_P, batch))
-            store.log("timings.jsonl", timings(step, time.perf_counter() - began, groups_P))
+            store.log("timings.jsonl", seconds)
+            trackers.log(step, metrics, seconds)
             if step % cfg.save_steps == 0 and step < cfg.max_steps:
                 store.save(step, policy, optimizer)
             bar.advance(task)
@@ -148,9 +157,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prompts", type=Path, required=True, help="JSONL with the training prompts")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="content-addressed store")
     parser.add_argument("--out", type=Path, required=True, help="folder for manifest.json and the logs")
+    parser.add_argument("--report-to", default=os.environ.get(VARIABLE), help="tensorboard, wandb, trackio: a,b")
     args = parser.parse_args(argv)
+    report_to = Reporting(parse_names(args.report_to, "--report-to"), args.out)
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
-    manifest, store = train(load_train_config(args.config), read_manifest(args.parent), args.prompts, args.checkpoints)
+    cfg, parent = load_train_config(args.config), read_manifest(args.parent)
+    manifest, store = train(cfg, parent, args.prompts, args.checkpoints, report_to)
     args.out.mkdir(parents=True, exist_ok=True)
     for name in ("steps.jsonl", "completions.jsonl", "timings.jsonl"):
         shutil.copyfile(store.folder / name, args.out / name)

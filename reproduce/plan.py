@@ -10,14 +10,14 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from evals.registry import load_registry
 from lmmr1 import NUMERICS
-from lmmr1.config import Settings, TrainConfig, parse_settings
+from lmmr1.config import Settings, TrackerName, TrainConfig, parse_settings
 from lmmr1.types import UserError
 from reproduce.profiles import JobKind, JobResources, Machine, merge, nearest, read_profile
 from reproduce.recipes import Recipe, load_recipe
@@ -90,6 +90,11 @@ class EvalSettings(Settings):
     """One job per arm and harness (models that load slower than they answer), or per run and benchmark (a cluster)."""
 
 
+def _listed(names: Any) -> Any:
+    """`a,b` on a command line is a list."""
+    return [n for n in names.split(",") if n != "none"] if isinstance(names, str) else names
+
+
 class Profile(Settings):
     """Everything that a profile file (or an override) may say."""
 
@@ -119,6 +124,8 @@ class Profile(Settings):
     resources: JobResources = JobResources()
     force: bool = False
     """Start although the machine lacks something that the profile needs."""
+    report_to: Annotated[tuple[TrackerName, ...], BeforeValidator(_listed)] = ()
+    """Trackers that get the training metrics too; no part of any run's key (lmmr1/tracking.py)."""
 
 
 class Plan:

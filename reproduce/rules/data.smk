@@ -4,7 +4,7 @@ rule profile:
     log:
         plan.results("logs", "profile.log"),
     params:
-        settings=plan.profile.model_dump_json(),
+        settings=plan.profile.model_dump_json(exclude={"force", "report_to"}),  # of this launch only
     shell:
         "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
 
