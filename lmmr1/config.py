@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -94,9 +95,23 @@ class LossConfig(Settings):
     """Largest per-token weight where the sampler is another engine; the built-in sampler needs none."""
 
 
+TRL_HAS: dict[str, tuple[Any, ...]] = {
+    "dynamic_sampling_factor": (1,),
+    "advantage": ("group_norm", "group_mean"),
+    "loss.kl_estimator": ("k3",),
+    "loss.kl_in_reward": (False,),
+}
+"""Settings of which TRL's GRPOTrainer has these values only; every other setting has its counterpart there."""
+
+
 class TrainConfig(Settings):
     """One stage of training. `seed` fixes data order, sampling and everything else."""
 
+    trainer: Literal["lmmr1", "trl"] = "lmmr1"
+    """Who trains: our loop, or TRL's GRPOTrainer on the same data, rewards and settings (docs/trl.md)."""
+    trl: dict[str, Any] = {}
+    """With `trainer: trl`: TRL's own options under TRL's names, e.g. {gradient_checkpointing: true}; checked before
+    anything is computed."""
     seed: int = 0
     max_steps: int = Field(60, gt=0)
     """Rollout batches."""
@@ -132,6 +147,11 @@ class TrainConfig(Settings):
         """Prompts that are sampled for one step."""
         return self.num_prompts * self.dynamic_sampling_factor
 
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps on one rollout batch."""
+        return self.num_iterations * self.num_minibatches
+
     def model_post_init(self, _: Any) -> None:
         """Refuse combinations that cannot train. Raises ValueError."""
         if self.num_prompts % self.num_minibatches:
@@ -144,6 +164,17 @@ class TrainConfig(Settings):
             raise ValueError(
                 "sampling.temperature 0: greedy samples of a group are all equal, give a temperature above 0"
             )
+        if self.trl and self.trainer != "trl":
+            raise ValueError(f"trl: {', '.join(self.trl)}: options of TRL's trainer; give trainer: trl, or drop them")
+        if self.trainer == "trl":
+            self._refuse_what_trl_lacks()
+
+    def _refuse_what_trl_lacks(self) -> None:
+        for key, allowed in TRL_HAS.items():
+            value = reduce(getattr, key.split("."), self)
+            if value not in allowed:
+                known = " or ".join(map(repr, allowed))
+                raise ValueError(f"{key} {value!r}: TRL's trainer has {known} only; give that, or trainer: lmmr1")
 
 
 def parse_settings(kind: type[Settings], values: dict[str, Any], where: str) -> Any:
