@@ -19,7 +19,7 @@ from typing import Any
 os.environ.setdefault("WANDB_DISABLED", "true")  # nothing is reported unless `trl: {report_to: ...}` says so
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset
 from PIL import Image
 from torch.optim.lr_scheduler import LambdaLR
@@ -64,6 +64,7 @@ def train(cfg: TrainConfig, parent: Manifest, samples: list[Sample], data_sha256
     Raises UserError for bad options before any compute is spent, TrainingError where numbers stop being finite.
     """
     args, adapter = arguments(cfg, store.folder / "resume")
+    refuse_mixed_rows(samples, args.steps_per_generation)
     point = store.sealed()
     with verifier_pool(cfg.reward) as verifier:
         scorer = partial(score, cfg=cfg.reward, sampling=cfg.sampling, verifier=verifier)
@@ -78,6 +79,16 @@ def train(cfg: TrainConfig, parent: Manifest, samples: list[Sample], data_sha256
     manifest = store.finished()
     assert manifest is not None
     return manifest
+
+
+def refuse_mixed_rows(samples: Sequence[Sample], parts: int) -> None:
+    """Raise UserError where TRL may meet a part of a rollout batch without an image beside parts with images."""
+    without = sum(not sample.images for sample in samples)
+    if parts > 1 and 0 < without < len(samples):
+        raise UserError(
+            f"prompts: {without} of {len(samples)} have no image, and TRL cannot split such a rollout batch; give "
+            "num_minibatches: 1 without trl.per_device_train_batch_size, prompts of one kind, or trainer: lmmr1"
+        )
 
 
 def build(
@@ -170,6 +181,8 @@ class Rewards:
         process = int(os.environ.get("RANK", "0"))
         seed = (self.cfg.seed, step, process) if process else (self.cfg.seed, step)
         groups = self.scorer(tuple(sample[::g]), rollouts_PG, seed=seed)
+        if bad := [g.sample.id for g in groups if not all(math.isfinite(r.total) for r in g.rewards)]:
+            raise TrainingError(f"step {step}: rewards not finite for samples {', '.join(bad)}")  # TRL takes them for 0
         self.groups = gather_object(groups)
         return [r.total for group in groups for r in group.rewards]
 
@@ -195,6 +208,15 @@ class Trainer(GRPOTrainer):
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """All of them, as in our loop; transformers spares biases and norms."""
         return [name for name, _ in model.named_parameters()]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """Through `from_pretrained`, which knows the names in the file. transformers' Trainer finds that none of them fits
+        Qwen2.5-VL, warns, and goes on with the weights that the run began with."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or is_peft_model(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = AutoModelForImageTextToText.from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, ...]:
         tokens, images, fields = super()._tokenize_prompts(prompts)
@@ -261,6 +283,9 @@ class RunLog(TrainerCallback):
 def write_model(trainer: Trainer, weights: str, folder: Path) -> None:
     """The trained model in Hugging Face format, an adapter merged into it; the processor is the parent's, unchanged."""
     vars(trainer.model.config).pop("use_cache", None)  # transformers' Trainer put it there for its own time
+    if trainer.is_world_process_zero():
+        shutil.rmtree(folder, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(folder))  # by all processes: the weights may be sharded
     if not trainer.is_world_process_zero():
         return

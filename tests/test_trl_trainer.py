@@ -21,7 +21,7 @@ from lmmr1.schedule import learning_rate
 from lmmr1.store import adopt, run_key, write_manifest
 from lmmr1.train import train
 from lmmr1.trl_settings import DECIDED, OURS, arguments, mapped
-from lmmr1.types import TrainingError, UserError
+from lmmr1.types import Reward, ScoredGroup, TrainingError, UserError
 from reproduce.micro.build import write_prompts
 from reproduce.plan import ROOT
 
@@ -55,6 +55,13 @@ def parent(tiny_model):
 def prompts(tmp_path_factory):
     out = tmp_path_factory.mktemp("prompts") / "mixed.jsonl"
     write_prompts({"chain": 0.5, "count": 0.25, "drawn": 0.25}, 24, 0, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    out = tmp_path_factory.mktemp("prompts") / "images.jsonl"
+    write_prompts({"count": 1.0}, 8, 0, out)
     return out
 
 
@@ -251,7 +258,7 @@ def test_trainer_and_options_are_part_of_the_key():
     assert len(keys) == 3
 
 
-def test_several_optimizer_steps_with_kl_and_accumulation(parent, prompts, tmp_path):
+def test_several_optimizer_steps_with_kl_and_accumulation(parent, images, tmp_path):
     """One line per rollout batch, whatever TRL's steps are; and the reference model of the KL."""
     cfg = CFG.model_copy(
         update={
@@ -259,7 +266,7 @@ def test_several_optimizer_steps_with_kl_and_accumulation(parent, prompts, tmp_p
             "trl": {"per_device_train_batch_size": 2},
         }
     )  # fmt: skip
-    _, store = train(cfg, parent, prompts, tmp_path)
+    _, store = train(cfg, parent, images, tmp_path)
     assert [r["step"] for r in rows(store)] == [1, 2] and rows(store)[-1]["kl"] > 0
     assert [r["learning_rate"] for r in rows(store)] == pytest.approx([learning_rate(cfg, s) for s in (1, 2)])
 
@@ -269,15 +276,25 @@ def test_a_prompt_that_is_too_long_is_an_error(parent, prompts, tmp_path):
         train(with_setting("sampling.max_prompt_length", 5), parent, prompts, tmp_path)
 
 
-def test_numbers_that_are_not_finite_stop_the_run(parent, prompts, tmp_path, monkeypatch):
-    def broken(*args, **kwargs):
-        groups = graded(*args, **kwargs)
-        return [replace(g, rewards=tuple(replace(r, total=float("inf")) for r in g.rewards)) for g in groups]
+def test_rewards_that_are_not_finite_stop_the_run(prompts):
+    """TRL would take them for an advantage of 0."""
+    (sample, *_), state = read_samples(prompts), type("State", (), {"global_step": 0})
+    endless = lambda s, r, seed: [ScoredGroup(s[0], r[0], tuple(Reward(float("inf"), 0, 0) for _ in r[0]))]
+    with pytest.raises(TrainingError, match=f"step 1: rewards not finite for samples {sample.id}"):
+        trl_trainer.Rewards(CFG, endless, 0)([[{"content": ""}]] * 4, [[0]] * 4, [sample] * 4, state)
 
-    monkeypatch.setattr(trl_trainer, "score", broken)
-    with pytest.raises(TrainingError, match="step 1: .*not finite for samples"):
-        train(CFG, parent, prompts, tmp_path)
+
+def test_numbers_that_are_not_finite_stop_the_run_before_its_checkpoint(parent, prompts, tmp_path, monkeypatch):
+    real = trl_trainer.Trainer._compute_loss
+    monkeypatch.setattr(trl_trainer.Trainer, "_compute_loss", lambda *args: real(*args) * float("nan"))
+    with pytest.raises(TrainingError, match="step 1: loss, grad_norm not finite for samples"):
+        train(CFG.model_copy(update={"save_steps": 1}), parent, prompts, tmp_path)
     assert not list(tmp_path.glob("*/resume/*")) and not list(tmp_path.glob("*/manifest.json"))
+
+
+def test_rows_with_and_without_images_are_not_split(parent, prompts, tmp_path):
+    with pytest.raises(UserError, match="have no image, and TRL cannot split such a rollout batch"):
+        train(CFG.model_copy(update={"num_minibatches": 2}), parent, prompts, tmp_path)
 
 
 def test_an_adapter_is_merged_into_the_checkpoint(parent, prompts, tmp_path):
@@ -292,27 +309,23 @@ def test_an_adapter_is_merged_into_the_checkpoint(parent, prompts, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_one_run(parent, tmp_path):
-    """`accelerate launch`: whole groups per process, one log, one manifest."""
-    prompts, out = tmp_path / "data" / "images.jsonl", tmp_path / "out"
-    write_prompts({"count": 1.0}, 8, 0, prompts)
+def test_two_processes_share_one_run(parent, images, tmp_path):
+    """Whole groups per process, one log, one manifest; as `accelerate launch` starts them on GPUs."""
     config = CFG.model_copy(update={"max_steps": 2, "save_steps": 1})
     (tmp_path / "config.yaml").write_text(json.dumps(config.model_dump()))
     write_manifest(tmp_path / "parent.json", parent)
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-              "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "lmmr1.train"]  # fmt: skip
-    files = {"config": tmp_path / "config.yaml", "parent": tmp_path / "parent.json", "prompts": prompts, "out": out}
-    arguments = [x for name, file in files.items() for x in (f"--{name}", str(file))]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    files = {"config": "config.yaml", "parent": "parent.json", "out": "out", "checkpoints": "store"}
+    arguments = [x for name, file in files.items() for x in (f"--{name}", str(tmp_path / file))]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "-m", "lmmr1.train"]
     done = subprocess.run(
-        [sys.executable, *launch, *arguments, "--checkpoints", str(tmp_path / "store")],
-        env=environment, capture_output=True, text=True, check=False,
+        [sys.executable, *launch, *arguments, "--prompts", str(images)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    out = tmp_path / "out"
     steps = [json.loads(x) for x in (out / "steps.jsonl").read_text().splitlines()]
     assert [s["step"] for s in steps] == [1, 2]
-    samples = {s.id: s for s in read_samples(prompts)}
-    drawn = [batch for _, batch in prompt_batches(list(samples.values()), 2, CFG.seed, 0, 2)]
+    drawn = [batch for _, batch in prompt_batches(read_samples(images), 2, CFG.seed, 0, 2)]
     logged = [json.loads(x)["sample_id"] for x in (out / "completions.jsonl").read_text().splitlines()]
     assert logged[::2] == [batch[0].id for batch in drawn]
     manifest = json.loads((out / "manifest.json").read_text())
