@@ -210,8 +210,8 @@ class Trainer(GRPOTrainer):
         return [name for name, _ in model.named_parameters()]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        """Through `from_pretrained`, which knows the names in the file. transformers' Trainer finds that none of them fits
-        Qwen2.5-VL, warns, and goes on with the weights that the run began with."""
+        """Through `from_pretrained`, which knows the names in the file. transformers' Trainer does not: for Qwen2.5-VL
+        it warns that none fits, and goes on with the weights that the run began with."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or is_peft_model(self.model):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
