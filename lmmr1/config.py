@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lmmr1.types import UserError
 
@@ -142,6 +143,11 @@ class TrainConfig(Settings):
     reward: RewardConfig = RewardConfig()
     loss: LossConfig = LossConfig()
 
+    @field_validator("trl", mode="before")
+    @classmethod
+    def _typed(cls, options: Any) -> Any:
+        return typed(options)
+
     @property
     def prompts_drawn(self) -> int:
         """Prompts that are sampled for one step."""
@@ -175,6 +181,20 @@ class TrainConfig(Settings):
             if value not in allowed:
                 known = " or ".join(map(repr, allowed))
                 raise ValueError(f"{key} {value!r}: TRL's trainer has {known} only; give that, or trainer: lmmr1")
+
+
+def typed(value: Any) -> Any:
+    """Numbers and booleans as such, at any depth: Snakemake hands over those of its command line as strings."""
+    if isinstance(value, dict):
+        return {k: typed(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [typed(v) for v in value]
+    if not isinstance(value, str):
+        return value
+    for read in (int, float, {"true": True, "false": False}.__getitem__):
+        with contextlib.suppress(ValueError, KeyError):
+            return read(value)
+    return value
 
 
 def parse_settings(kind: type[Settings], values: dict[str, Any], where: str) -> Any:

@@ -243,6 +243,14 @@ def test_options_of_trl_pass_through(tmp_path):
     assert set(DECIDED) & set(mapped(CFG, 1)) and not set(options) & set(DECIDED)
 
 
+def test_options_from_snakemakes_command_line_have_types():
+    """There `--config train='{trl: {lora_r: 8}}'` arrives as strings."""
+    given = {"lora_r": "8", "top_p": "0.9", "bf16": "true", "vllm_mode": "server", "lora_target_modules": ["q_proj"]}
+    found = with_setting("trl", given).trl
+    assert found == {"lora_r": 8, "top_p": 0.9, "bf16": True, "vllm_mode": "server", "lora_target_modules": ["q_proj"]}
+    assert [type(v) for v in found.values()] == [int, float, bool, str, list]
+
+
 def test_bnpo_is_refused_where_trl_would_average_locally():
     with pytest.raises(UserError, match="bnpo"):
         mapped(with_setting("loss.loss_type", "bnpo").model_copy(update={"trl": {"per_device_train_batch_size": 4}}), 1)
