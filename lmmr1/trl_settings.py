@@ -27,6 +27,9 @@ OURS = {
     "trl": "passed through",
     "dynamic_sampling_factor": "1 only",
     "freeze_vision": "before the trainer is built",
+    "lora": "as PEFT's adapter",
+    "min_pixels": "the processor",
+    "max_pixels": "the processor",
     "warmup_steps": "schedule.py",
     "lr_scheduler_type": "schedule.py",
     "reward": "rewards/total.py, as one reward function",
@@ -38,6 +41,7 @@ OURS = {
 
 DECIDED = {
     "seed": "seed",
+    "gradient_checkpointing": "gradient_checkpointing",
     "data_seed": "seed",
     "full_determinism": "seed",
     "max_steps": "max_steps",
@@ -90,30 +94,40 @@ DECIDED = {
 }
 """Field of GRPOConfig: what of ours decides it, so that nothing is said in two places."""
 
-ADAPTER = ("use_peft", "use_rslora", "use_dora")
-"""Fields of TRL's ModelConfig that `trl:` may hold, with all that begin with `lora_`."""
-
 
 def arguments(cfg: TrainConfig, output_dir: Path) -> tuple[GRPOConfig, PeftConfig | None]:
-    """GRPOConfig of a run, and the adapter that `trl: {use_peft: true, lora_r: ...}` asks for.
+    """GRPOConfig of a run, and the adapter that `lora` asks for.
 
     Raises UserError for an option that TRL does not know, that one of our settings decides, or that cannot work here.
     """
     require_trl()
-    from trl import GRPOConfig, ModelConfig, get_peft_config
+    from trl import GRPOConfig
 
-    own = {f.name for f in fields(ModelConfig) if f.name in ADAPTER or f.name.startswith("lora_")}
-    check_names(cfg.trl, {f.name for f in fields(GRPOConfig) if f.init} | own)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    options = defaults() | {k: v for k, v in cfg.trl.items() if k not in own} | mapped(cfg, world)
-    for package, wanted in {"deepspeed": "deepspeed" in cfg.trl, "peft": cfg.trl.get("use_peft", False)}.items():
+    check_names(cfg.trl, {f.name for f in fields(GRPOConfig) if f.init})
+    for package, wanted in {"deepspeed": "deepspeed" in cfg.trl, "peft": cfg.lora is not None}.items():
         if wanted and importlib.util.find_spec(package) is None:
-            raise UserError(f"trl: {package} is not installed; pip install {package}")
+            raise UserError(f"trainer: trl: {package} is not installed; pip install {package}")
+    options = defaults() | cfg.trl | mapped(cfg, int(os.environ.get("WORLD_SIZE", "1")))
     try:
-        adapter = get_peft_config(ModelConfig(**{k: v for k, v in cfg.trl.items() if k in own}))
-        return GRPOConfig(output_dir=str(output_dir), **options), adapter
+        return GRPOConfig(output_dir=str(output_dir), **options), adapter(cfg)
     except (ValueError, TypeError, ImportError, OSError) as e:
         raise UserError(f"trl: refused by TRL {version('trl')}: {' '.join(str(e).split())}") from e
+
+
+def adapter(cfg: TrainConfig) -> PeftConfig | None:
+    """`lora` in PEFT's form; a frozen vision tower gets no adapter either."""
+    if cfg.lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=cfg.lora.r,
+        lora_alpha=cfg.lora.alpha,
+        lora_dropout=cfg.lora.dropout,
+        target_modules=list(cfg.lora.target_modules),
+        exclude_modules=r".*\bvisual\b.*" if cfg.freeze_vision else None,
+    )
 
 
 def require_trl() -> None:
@@ -129,6 +143,8 @@ def require_trl() -> None:
 def check_names(options: dict[str, Any], known: set[str]) -> None:
     """Raise UserError for the first option that is unknown to TRL or decided by a setting of ours."""
     for name in options:
+        if name == "use_peft" or name.startswith("lora_"):
+            raise UserError(f"trl.{name}: decided by lora; set that instead, e.g. lora: {{r: 16}}")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; see the fields of trl.GRPOConfig"
@@ -138,13 +154,12 @@ def check_names(options: dict[str, Any], known: set[str]) -> None:
 
 
 def defaults() -> dict[str, Any]:
-    """Options that `trl:` may change: fp32 as our own loop, nothing recomputed, nothing reported elsewhere."""
+    """Options that `trl:` may change: fp32 as our own loop, nothing reported elsewhere."""
     import torch
 
     return {
         "use_cpu": not torch.cuda.is_available(),
         "bf16": False,
-        "gradient_checkpointing": False,
         "optim": "adamw_torch_fused",
         "report_to": [],
         "disable_tqdm": not sys.stderr.isatty(),
@@ -162,6 +177,7 @@ def mapped(cfg: TrainConfig, world: int) -> dict[str, Any]:
     loss, per_rollout = cfg.loss, cfg.optimizer_steps
     return {
         "seed": cfg.seed,
+        "gradient_checkpointing": cfg.gradient_checkpointing,
         "max_steps": cfg.max_steps * per_rollout,
         "num_generations": cfg.num_generations,
         "num_iterations": cfg.num_iterations,

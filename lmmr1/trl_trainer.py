@@ -103,6 +103,8 @@ def build(
     if longest > context:
         raise UserError(f"sampling: prompts and completions of up to {longest} tokens, but {weights} has {context}")
     processor.tokenizer.padding_side = "left"
+    bounds = {"shortest_edge": cfg.min_pixels, "longest_edge": cfg.max_pixels}
+    processor.image_processor.size = dict(processor.image_processor.size) | {k: v for k, v in bounds.items() if v}
     trainer = Trainer(
         cfg,
         Rewards(cfg, scorer, processor.tokenizer.eos_token_id),

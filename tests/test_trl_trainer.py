@@ -14,7 +14,7 @@ os.environ.setdefault("WANDB_DISABLED", "true")
 pytest.importorskip("trl", reason="the reference trainer is a development dependency")
 
 from lmmr1 import trl_trainer
-from lmmr1.config import LossConfig, RewardConfig, SamplingConfig, TrainConfig, parse_settings
+from lmmr1.config import LoraConfig, LossConfig, RewardConfig, SamplingConfig, TrainConfig, parse_settings
 from lmmr1.data import prompt_batches, read_samples
 from lmmr1.rewards import score, verifier_pool
 from lmmr1.schedule import learning_rate
@@ -167,7 +167,8 @@ OTHER = {
     "engine": "vllm", "advantage": "group_mean", "learning_rate": 2e-3, "adam_beta1": 0.8, "adam_beta2": 0.9,
     "weight_decay": 0.1, "max_grad_norm": 2.0, "save_steps": 3, "sampling.temperature": 0.7,
     "sampling.max_completion_length": 9, "loss.loss_type": "grpo", "loss.epsilon": 0.1, "loss.epsilon_high": 0.3,
-    "loss.beta": 0.1, "loss.mask_truncated_completions": True, "loss.importance_sampling_cap": 3.0,
+    "loss.beta": 0.1, "gradient_checkpointing": True,
+    "loss.mask_truncated_completions": True, "loss.importance_sampling_cap": 3.0,
 }  # fmt: skip
 
 
@@ -221,9 +222,10 @@ def test_options_of_trl_need_its_trainer():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"gradient_chekpointing": True}, "trl.gradient_chekpointing: .* did you mean gradient_checkpointing"),
+        ({"vllm_mod": "server"}, "trl.vllm_mod: .* did you mean vllm_mode"),
         ({"learning_rate": 1e-6}, "trl.learning_rate: decided by learning_rate"),
         ({"use_vllm": True}, "trl.use_vllm: decided by engine"),
+        ({"use_peft": True}, "trl.use_peft: decided by lora"),
         ({"per_device_train_batch_size": 3}, "per_device_train_batch_size 3 on 1 processes does not divide the 8"),
         ({"deepspeed": "ds.json"}, "deepspeed is not installed|refused by TRL"),
         ({"top_entropy_quantile": 0.5, "auto_find_batch_size": True}, "refused by TRL 1.16"),
@@ -236,7 +238,7 @@ def test_options_are_checked_before_anything_is_computed(options, words, parent,
 
 
 def test_options_of_trl_pass_through(tmp_path):
-    options = {"gradient_checkpointing": True, "top_p": 0.9, "vllm_mode": "server", "per_device_train_batch_size": 4}
+    options = {"bf16": True, "top_p": 0.9, "vllm_mode": "server", "per_device_train_batch_size": 4}
     args, adapter = arguments(CFG.model_copy(update={"trl": options}), tmp_path)
     assert {k: getattr(args, k) for k in options} == options and adapter is None
     assert args.gradient_accumulation_steps == 2 and args.generation_batch_size == 8 and args.max_steps == 4
@@ -244,10 +246,10 @@ def test_options_of_trl_pass_through(tmp_path):
 
 
 def test_options_from_snakemakes_command_line_have_types():
-    """There `--config train='{trl: {lora_r: 8}}'` arrives as strings."""
-    given = {"lora_r": "8", "top_p": "0.9", "bf16": "true", "vllm_mode": "server", "lora_target_modules": ["q_proj"]}
+    """There `--config train='{trl: {top_k: 8}}'` arrives as strings."""
+    given = {"top_k": "8", "top_p": "0.9", "bf16": "true", "vllm_mode": "server", "report_to": ["wandb"]}
     found = with_setting("trl", given).trl
-    assert found == {"lora_r": 8, "top_p": 0.9, "bf16": True, "vllm_mode": "server", "lora_target_modules": ["q_proj"]}
+    assert found == {"top_k": 8, "top_p": 0.9, "bf16": True, "vllm_mode": "server", "report_to": ["wandb"]}
     assert [type(v) for v in found.values()] == [int, float, bool, str, list]
 
 
@@ -309,11 +311,12 @@ def test_an_adapter_is_merged_into_the_checkpoint(parent, prompts, tmp_path):
     pytest.importorskip("peft", reason="LoRA is TRL's, through peft (optional)")
     from safetensors.torch import load_file
 
-    options = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
-    manifest, _ = train(CFG.model_copy(update={"max_steps": 2, "trl": options}), parent, prompts, tmp_path)
+    lora = LoraConfig(r=4, target_modules=("q_proj", "gate_proj"))
+    manifest, _ = train(CFG.model_copy(update={"max_steps": 2, "lora": lora}), parent, prompts, tmp_path)
     before, after = (load_file(Path(m.weights) / "model.safetensors") for m in (parent, manifest))
     moved = {k for k in before if not torch.equal(before[k], after[k])}
-    assert before.keys() == after.keys() and moved and all("q_proj" in k or "v_proj" in k for k in moved)
+    assert before.keys() == after.keys() and moved and not any("visual" in k for k in moved)
+    assert {k.split(".")[-2] for k in moved} == {"q_proj", "gate_proj"}
 
 
 @pytest.mark.slow
