@@ -147,6 +147,35 @@ def test_snakemake_report_works(finished):
     assert (finished / "report.zip").stat().st_size > 10_000
 
 
+def test_arms_of_both_trainers_land_in_one_table(finished):
+    """The base and our own arms are found in the store; TRL's arms train the same data for real."""
+    pytest.importorskip("trl")
+    arms = ["baseline", "fre", "fre_trl", "mgt_only", "mgt_only_trl"]
+    chosen = (f"arms=[{','.join(arms)}]", "benchmarks=[micro_chain,micro_count]")
+    done = snakemake(finished, "--config", "profile=smoke", "name=both", *chosen)
+    logs = "\n".join(f"== {p.name}\n{p.read_text()[-1500:]}" for p in finished.glob("results/both/logs/train*.log"))
+    assert done.returncode == 0, done.stderr[-3000:] + logs
+    with (finished / "results/both/report/table1.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    assert list(dict.fromkeys(r["arm"] for r in rows)) == arms and len(rows) == 5 * (2 + 2)
+    data = lambda stage: [
+        json.loads(x) for x in (finished / f"results/both/data/{stage}.jsonl").read_text().splitlines()
+    ]
+    for ours, theirs, stage, twin in (
+        ("fre", "fre_trl", "fre", "fre_trl"),
+        ("mgt_only", "mgt_only_trl", "mgt", "mgt_trl"),
+    ):
+        steps = [
+            [json.loads(x) for x in (finished / f"results/both/{arm}/0/steps.jsonl").read_text().splitlines()]
+            for arm in (ours, theirs)
+        ]
+        assert [s["step"] for s in steps[0]] == [s["step"] for s in steps[1]] == [1, 2, 3]
+        assert [s["learning_rate"] for s in steps[0]] == pytest.approx([s["learning_rate"] for s in steps[1]])
+        assert [(r["id"], r["answer"]) for r in data(stage)] == [(r["id"], r["answer"]) for r in data(twin)]
+        card = json.loads((finished / f"results/both/{theirs}/0/manifest.json").read_text())
+        assert card["config"]["trainer"] == "trl" and card["versions"]["trl"]
+
+
 @pytest.mark.parametrize("file", ["reports/plots.py", "reports/tables.py"])
 def test_editing_a_table_or_plot_runs_nothing_that_costs_time(finished, file):
     path = finished / file
