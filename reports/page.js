@@ -29,7 +29,7 @@ function recordRow(record) {
     row.append(cell);
     return cell;
   };
-  add("accuracy", `${record.value} %`);
+  add("value", record.value);
   add("items", String(record.n));
   const link = make("a", "", record.file);
   link.href = record.href;

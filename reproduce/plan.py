@@ -22,6 +22,7 @@ from lmmr1.config import Settings, TrainConfig, parse_settings
 from lmmr1.types import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+PLAYERS = ("idle", "chance", "expert")
 HARNESSES = ("lm_eval", "vlmevalkit", "agents")
 TEXT_MIX = {"chain": 0.5, "table": 0.5}
 PERCEPTION_MIX = {"count": 0.5, "most": 0.5}
@@ -168,6 +169,15 @@ class Plan:
         """One path per run of `arms`, with `parts` below the run's folder."""
         return [self.results(a, str(s), *parts) for a in arms for s in self.seeds_of(a)]
 
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Scripted players that the agent benchmarks are played by too; none without such benchmarks."""
+        return PLAYERS if self.of_harness("agents") else ()
+
+    def player_records(self, player: str) -> list[str]:
+        """The record files of a scripted player, or of a wildcard."""
+        return [self.results(player, "0", "eval", b, "record.json") for b in self.of_harness("agents")]
+
     def records(self, arms: Iterable[str]) -> list[str]:
         """The record files of all runs of `arms`."""
         return [r for a in arms for b in self.benchmarks for r in self.runs([a], "eval", b, "record.json")]
@@ -213,6 +223,15 @@ class Plan:
             "limit": [str(settings.limit)] if settings.limit else [],
         }
         return " ".join(f"--{k} {' '.join(v)}" for k, v in values.items() if v)
+
+    def play_arguments(self, player: str) -> str:
+        """Arguments of `python -m evals.agents.baselines` for one player: all agent benchmarks, as the arms play them."""
+        settings = self.profile.eval
+        limit = f" --limit {settings.limit}" if settings.limit else ""
+        return (
+            f"--benchmarks {' '.join(self.of_harness('agents'))} --benchmark-dir {self.results('benchmarks')} "
+            f"--batch-size {settings.batch_size}{limit} --out {self.results(player, '0', 'eval')}"
+        )
 
     def timings(self) -> list[str]:
         """What Snakemake measured of the jobs that cost time: checkpoints, trainings, evaluations."""
