@@ -99,7 +99,7 @@ def paper_table(
         "counts": counts,
         "measured": bool(counts),
         "compared": bool(set(counts) - {"not comparable"}),
-        "notes": table3_notes(cells, found) if name == "table3" else [],
+        "notes": table3_notes(cells) if name == "table3" else [],
         "source": printed_by(name, found),
         "rules": used.text(),
     }

@@ -106,17 +106,13 @@ def markdown(cells: pd.DataFrame, sheet: Sheet, found: Registry, used: Rules) ->
         parts.append(f"{title}:\n\n" + "".join("| " + " | ".join(row) + " |\n" for row in rows))
     reasons = _reasons(cells, sheet)
     parts += ["\n".join(reasons)] if reasons else ["Nothing of this table was measured in this run."]
-    parts += notes(cells, sheet, found)
+    if sheet.table == "table3":
+        parts.append("\n".join(f"- {note}" for note in escape_markdown(table3_notes(cells))))
     parts.append(f"{NONE}: no such value. Rules: {used.text()}. Printed by: {printed_by(sheet.table, found)}.")
     return "\n\n".join(p.strip() for p in parts) + "\n"
 
 
-def notes(cells: pd.DataFrame, sheet: Sheet, found: Registry) -> list[str]:
-    """What a reader of the table must know; only Table 3 has any."""
-    return table3_notes(cells, found) if sheet.table == "table3" else []
-
-
-def table3_notes(cells: pd.DataFrame, found: Registry) -> list[str]:
+def table3_notes(cells: pd.DataFrame) -> list[str]:
     """How little separates the printed rows, and what the measured columns were played on."""
     mini = published_uppers(True)
     one = [POINTS * upper / len(mini) for upper in (min(mini), max(mini))]

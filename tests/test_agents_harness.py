@@ -121,7 +121,7 @@ class SlowEngine:
 
 def play_slowly(bench: Path, name: str, out: Path, asked: Path) -> None:
     model = EvalModel(SlowEngine(asked), lambda s: json.dumps(s.messages), "stub/cpu", "float32", None, None)
-    (job,) = plan([name], out, options(benchmark_dir=bench))
+    (job,) = plan([name], out, options(benchmark_dir=bench, limit=6))
     cfg = job.cfg.model_copy(update={"temperature": 0.7, "repeats": 3})
     sampled = PlayJob(job.benchmark, job.levels, cfg, job.settings)
     run_jobs(lambda: model, [sampled], out, options(), "k1")
