@@ -7,23 +7,18 @@ from dataclasses import dataclass
 
 from evals.registry import find
 from lmmr1.types import UserError
+from reproduce.plan import load_arms
 
 BASELINE = "baseline"
 CONTROL = "random_reward"
 """The arm that must not gain."""
-ARM_TITLES = {
-    BASELINE: "Baseline (base)",
-    "fre": "FRE-Text",
-    "mgt_only": "MGT-only (direct RL)",
-    "two_stage": "Two-stage (FRE → MGT)",
-    CONTROL: "Random reward (control)",
-    "candidate": "Candidate",
+PLAYERS = {
     "idle": "Idle player (scripted)",
     "chance": "Random player (scripted)",
     "expert": "Expert: solver, runner (scripted)",
 }
-PLAYERS = ("idle", "chance", "expert")
-"""Scripted players of `evals.agents.baselines`: rows of Table 3 that no model stands behind."""
+"""Scripted players of `evals.agents.baselines` and their titles: rows of Table 3 that no model stands behind."""
+ARM_TITLES = {name: arm.title for name, arm in load_arms().items() if arm.title} | PLAYERS
 AGENTS = "agents"
 """The group whose benchmarks are played for points: no column of Table 1, part of no average, all of Table 3."""
 GROUP_TITLES = {"text": "Text", "mm_reasoning": "MM reasoning", "mm_general": "MM general", AGENTS: "Agents"}

@@ -15,9 +15,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evals.agents.level_sets import OWN_SOKOBAN
+from evals.agents.sokoban_levels import PAPER_MIX
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
-from reproduce import hub
+from reproduce import hub, sokoban_data
 from reproduce.micro import build
 
 
@@ -25,6 +27,8 @@ def prompts(spec: dict[str, Any], seed: int, out: Path) -> None:
     """Training prompts of one stage, checked, with a card of what was kept and dropped."""
     if "hub" in spec:
         hub.write_prompts(spec["hub"], out)
+    elif "sokoban" in spec:
+        sokoban_data.write_prompts(sokoban_data.SokobanData(mix=PAPER_MIX), seed, out, exclude=[OWN_SOKOBAN])
     else:
         build.write_prompts(spec["mix"], spec["n"], seed, out)
 
@@ -32,8 +36,6 @@ def prompts(spec: dict[str, Any], seed: int, out: Path) -> None:
 def benchmark(name: str, items: int, out: Path) -> None:
     """The file of a micro benchmark: problems, or levels to play."""
     if name == "micro_sokoban":
-        from reproduce import sokoban_data
-
         sokoban_data.write_levels(sokoban_data.micro_levels(items), 0, out)
     else:
         build.write_benchmark(name, items, 0, out)

@@ -13,6 +13,8 @@ rule scores:
         plan.results("{arm}", "scores.csv"),
     log:
         plan.results("logs", "scores_{arm}.log"),
+    resources:
+        **plan.resources("report"),
     params:
         code=plan.report_code,
     shell:
@@ -44,6 +46,8 @@ rule table1:
         ),
     log:
         plan.results("logs", "table1.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -63,6 +67,8 @@ rule plot_arms:
         png=f"{REPORT}/arms.png",
     log:
         plan.results("logs", "plot_arms.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -82,6 +88,8 @@ rule plot_curves:
         png=f"{REPORT}/curves.png",
     log:
         plan.results("logs", "plot_curves.log"),
+    resources:
+        **plan.resources("report"),
     params:
         code=plan.report_code,
     shell:
@@ -104,6 +112,8 @@ rule paper_tables:
         ),
     log:
         plan.results("logs", "paper_tables.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -142,6 +152,8 @@ rule plot_evidence:
         png=[f"{REPORT}/{f}.png" for f in EVIDENCE_FIGURES],
     log:
         plan.results("logs", "plot_evidence.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -171,6 +183,8 @@ rule page:
         ),
     log:
         plan.results("logs", "page.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -189,6 +203,8 @@ rule readme:
         manifests=plan.runs(plan.arms, "manifest.json"),
     log:
         plan.results("logs", "readme.log"),
+    resources:
+        **plan.resources("report"),
     shell:
         "{PYTHON} reports.readme --readme README.md --table {REPORT}/table1 --records docs/table1_records.csv "
         "--scores {input.scores} --manifests {input.manifests} > {log} 2>&1"
@@ -197,6 +213,8 @@ rule readme:
 rule audit:
     log:
         plan.results("logs", "audit.log"),
+    resources:
+        **plan.resources("report"),
     shell:
         "{PYTHON} reports.paper_audit --out docs/audit.md > {log} 2>&1"
 
@@ -206,6 +224,8 @@ rule check:
         plan.records(plan.arms),
     log:
         plan.results("logs", "check.log"),
+    resources:
+        **plan.resources("report"),
     params:
         candidates=[plan.results(arm) for arm in plan.arms if arm != "baseline"],
         baseline=plan.results("baseline"),
