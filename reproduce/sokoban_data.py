@@ -43,7 +43,7 @@ MICRO = SokobanData(
     form="brief",
     image_side=140,
 )
-"""The micro world's small levels: 28 pixels a cell, the tiny model's visual token. The test set is drawn with seed 0."""
+"""The micro world's small levels: 28 pixels a cell, the tiny model's visual token. The test set has seed 0."""
 
 
 def micro_levels(count: int) -> SokobanData:
