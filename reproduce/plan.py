@@ -23,6 +23,8 @@ from reproduce.profiles import JobKind, JobResources, Machine, merge, nearest, r
 from reproduce.recipes import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
+PLAYERS = ("idle", "chance", "expert")
+HARNESSES = ("lm_eval", "vlmevalkit", "agents")
 TEXT_MIX = {"chain": 0.5, "table": 0.5}
 PERCEPTION_MIX = {"count": 0.5, "most": 0.5}
 IMAGE_REASONING_MIX = {"scene": 0.45, "legend": 0.275, "drawn": 0.275}
@@ -76,6 +78,7 @@ class MicroSettings(Settings):
     """Axes of the micro world."""
 
     items: int = Field(500, gt=0)
+    levels: int = Field(100, gt=0)
     prompts: int = Field(2000, gt=0)
     perception_share: float = Field(0.45, ge=0, le=1)
     pretrain: dict[str, Any] = {}
@@ -224,6 +227,15 @@ class Plan:
         """One path per run of `arms`, with `parts` below the run's folder."""
         return [self.results(a, str(s), *parts) for a in arms for s in self.seeds_of(a)]
 
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Scripted players that the agent benchmarks are played by too; none without such benchmarks."""
+        return PLAYERS if self.of_harness("agents") else ()
+
+    def player_records(self, player: str) -> list[str]:
+        """The record files of a scripted player, or of a wildcard."""
+        return [self.results(player, "0", "eval", b, "record.json") for b in self.of_harness("agents")]
+
     def records(self, arms: Iterable[str]) -> list[str]:
         """The record files of all runs of `arms`."""
         return [r for a in arms for b in self.benchmarks for r in self.runs([a], "eval", b, "record.json")]
@@ -287,6 +299,15 @@ class Plan:
         }
         return " ".join(f"--{k} {' '.join(v)}" for k, v in values.items() if v)
 
+    def play_arguments(self, player: str) -> str:
+        """Arguments of `python -m evals.agents.baselines` for one player: what the arms play, as they play it."""
+        settings = self.profile.eval
+        limit = f" --limit {settings.limit}" if settings.limit else ""
+        return (
+            f"--benchmarks {' '.join(self.of_harness('agents'))} --benchmark-dir {self.results('benchmarks')} "
+            f"--batch-size {settings.batch_size}{limit} --out {self.results(player, '0', 'eval')}"
+        )
+
     def timings(self) -> list[str]:
         """What Snakemake measured of the jobs that cost time: checkpoints, trainings, evaluations."""
         jobs = [f"{c}/checkpoint" for c in dict.fromkeys(str(self.arms[a].checkpoint) for a in self.adopted)]
@@ -294,7 +315,7 @@ class Plan:
         if self.profile.eval.jobs == "benchmark":
             jobs += [f"{a}/{s}/{b}/evaluate" for a in self.arms for s in self.seeds_of(a) for b in self.benchmarks]
         else:
-            jobs += [f"{a}/eval_{h}" for a in self.arms for h in ("lm_eval", "vlmevalkit") if self.of_harness(h)]
+            jobs += [f"{a}/eval_{h}" for a in self.arms for h in HARNESSES if self.of_harness(h)]
         return [self.results("timings", f"{job}.tsv") for job in jobs]
 
     def prompts_spec(self, stage: str) -> str:

@@ -2,6 +2,7 @@
 
 python -m reproduce.prepare prompts --spec '{"mix": {"chain": 1.0}, "n": 100}' --seed 0 --out results/x/data/fre.jsonl
 python -m reproduce.prepare benchmark --name micro_chain --items 500 --out results/x/benchmarks/micro_chain.jsonl
+python -m reproduce.prepare benchmark --name micro_sokoban --items 100 --out results/x/benchmarks/micro_sokoban.txt
 python -m reproduce.prepare checkpoint --spec '{"adopt": "Qwen/Qwen2.5-VL-3B-Instruct"}' --out results/x/base.json
 """
 
@@ -14,6 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evals.agents.level_sets import OWN_SOKOBAN
 from evals.agents.sokoban_levels import PAPER_MIX
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
@@ -29,7 +31,7 @@ def prompts(spec: dict[str, Any], seed: int, out: Path, checkpoint: Path | None 
     if "hub" in spec:
         hub.write_prompts(spec["hub"], out, _check(spec, checkpoint), spec.get("gold", True))
     elif "sokoban" in spec:
-        sokoban_data.write_prompts(sokoban_data.SokobanData(mix=PAPER_MIX), seed, out)
+        sokoban_data.write_prompts(sokoban_data.SokobanData(mix=PAPER_MIX), seed, out, exclude=[OWN_SOKOBAN])
     else:
         build.write_prompts(spec["mix"], spec["n"], seed, out)
 
@@ -43,6 +45,14 @@ def _check(spec: dict[str, Any], checkpoint: Path | None) -> hub.PromptCheck | N
     limits = spec["limits"]
     processor = load_processor(read_manifest(checkpoint).weights, None, limits["min_pixels"], limits["max_pixels"])
     return hub.PromptCheck(processor, limits["max_prompt_length"])
+
+
+def benchmark(name: str, items: int, out: Path) -> None:
+    """The file of a micro benchmark: problems, or levels to play."""
+    if name == "micro_sokoban":
+        sokoban_data.write_levels(sokoban_data.micro_levels(items), 0, out)
+    else:
+        build.write_benchmark(name, items, 0, out)
 
 
 def checkpoint(spec: dict[str, Any], checkpoints: Path, out: Path) -> None:
@@ -87,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
         model = Path(args.checkpoint) if args.checkpoint else None
         prompts(json.loads(args.spec), int(args.seed or 0), args.out, model)
     elif args.command == "benchmark":
-        build.write_benchmark(args.name, int(args.items or 500), 0, args.out)
+        benchmark(args.name, int(args.items or 500), args.out)
     else:
         checkpoint(json.loads(args.spec), Path(args.checkpoints or "checkpoints"), args.out)
 

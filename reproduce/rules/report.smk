@@ -21,6 +21,17 @@ rule scores:
         "{PYTHON} reports.scores --records {input} --out {output} > {log} 2>&1"
 
 
+use rule scores as scores_of_players with:
+    input:
+        lambda wc: plan.player_records(wc.player),
+    output:
+        plan.results("{player}", "scores.csv"),
+    log:
+        plan.results("logs", "scores_{player}.log"),
+    wildcard_constraints:
+        player=alternatives(plan.players),
+
+
 rule table1:
     input:
         [plan.results(arm, "scores.csv") for arm in plan.arms],
@@ -88,6 +99,7 @@ rule plot_curves:
 rule paper_tables:
     input:
         scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
+        players=[plan.results(player, "scores.csv") for player in plan.players],
         registry="reproduce/published.yaml",
         rules="config/verdicts.yaml",
     output:
@@ -106,8 +118,8 @@ rule paper_tables:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
     shell:
-        "{PYTHON} reports.paper_tables --scores {input.scores} --benchmarks {params.benchmarks} --out-dir {REPORT} "
-        "> {log} 2>&1"
+        "{PYTHON} reports.paper_tables --scores {input.scores} --players {input.players} "
+        "--benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
 
 
 rule plot_evidence:
@@ -155,6 +167,7 @@ rule page:
         table=f"{REPORT}/table1.csv",
         contrasts=f"{REPORT}/contrasts.csv",
         scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
+        players=[plan.results(player, "scores.csv") for player in plan.players],
         paper=[f"{REPORT}/paper_{t}.csv" for t in PAPER_TABLES],
         figures=[f"{REPORT}/{f}.svg" for f in ("arms", "curves", *EVIDENCE_FIGURES)],
         images=plan.benchmark_files("vlmevalkit"),
@@ -177,7 +190,7 @@ rule page:
         code=plan.report_code,
     shell:
         "{PYTHON} reports.page --out {output} --table {input.table} --contrasts {input.contrasts} "
-        "--paper-tables {input.paper} --scores {input.scores} --figures {input.figures} --images {input.images} "
+        "--paper-tables {input.paper} --scores {input.scores} --players {input.players} --figures {input.figures} --images {input.images} "
         "--manifests {input.manifests} --completions {input.completions} --timings {input.timings} "
         "--benchmarks {params.benchmarks} > {log} 2>&1"
 
