@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from reproduce.micro import world
+from reproduce.micro import sokoban, world
 from reproduce.micro.model import EOS, FastTokenizer, ModelConfig, build_model, build_processor
 from reproduce.micro.packing import Group, cell_features, first_fit, gallery, loss_logits, pack, prefix
 from reproduce.micro.world import PHRASES, Item
@@ -55,6 +55,9 @@ class PretrainConfig:
     pair_shares: tuple[float, float, float] = (0.35, 0.20, 0.05)
     pair_weights: tuple[float, float, float] = (0.60, 0.20, 0.20)  # legend, scene, most
     reading_shares: tuple[float, float, float] = (1.0, 0.5, 0.1)  # of the images also read cell by cell, by phase
+    sokoban_shares: tuple[float, float, float] = (0.2, 0.2, 0.2)  # of the groups, by phase
+    sokoban_styles: tuple[float, float, float] = (0.35, 0.35, 0.30)  # direct, glance, worked
+    sokoban_rooms: int = 1500
     # Drawings of a class, other ones in every process. A few dozen the vision tower learns by heart, noise and all, and
     # then it misreads every new drawing.
     variants: int = 400
@@ -77,6 +80,7 @@ KINDS = (
     "drill",
     "read",
     *(f"{sheet} pairs" for sheet in ("table", *PAIR_SHEETS)),
+    *(f"sokoban {style}" for style in ("places", *sokoban.STYLES)),
     *(f"{task}{style}" for task in ("fact", *world.TASKS) for style in ("", " worked")),
 )
 
@@ -125,6 +129,7 @@ class Stream:
         self.cfg, self.tokenize, self.image_token = cfg, tokenizer, image_token
         self.rng = random.Random(f"pretrain-{cfg.seed}-{rank}")
         self.class_id = {name: i for i, name in enumerate(world.CLASSES)}
+        self.rooms = sokoban.draw_rooms("train", cfg.sokoban_rooms, cfg.seed)
         self.keys: set[str] = set()
         self.answers = 0
 
@@ -212,6 +217,29 @@ class Stream:
             group.branches.append((ids, range(first, len(ids), 3), KINDS.index(f"{kind} pairs")))
         return group
 
+    def room(self, phase: int) -> Group:
+        """A Sokoban room with replies in several styles; before the last phase worked ones, and where things are."""
+        rng = self.rng
+        level = rng.choice(sokoban.images(rng.choice(self.rooms).level))
+        sheet = Item("sokoban", "", "", cells=sokoban.cells(level), cols=level.width)
+        group = prefix(self.tokenize("<|im_start|>user\n<|vision_start|>"), sheet, self.image_token, self.feature_row)
+        if phase < 2:
+            self.add_places(group, level)
+        ask = self.tokenize("<|vision_end|>moves?<|im_end|>\n<|im_start|>assistant\n")
+        for _ in range(2 if phase < 2 else 3):
+            style = "worked" if phase < 2 and rng.random() < 0.7 else rng.choices(sokoban.STYLES, self.cfg.sokoban_styles)[0]
+            reply = self.tokenize(sokoban.reply(rng, level, style) + EOS)
+            group.branches.append((ask + reply, range(len(ask), len(ask) + len(reply)), KINDS.index(f"sokoban {style}")))
+            self.answers += 1
+        return group
+
+    def add_places(self, group: Group, level: sokoban.Level) -> None:
+        """Short rows of single look-ups, of which only the places are trained on."""
+        names = sokoban.places(level).split(",")
+        for size in (1, 1, 2):
+            ids = self.tokenize("<|vision_end|>" + ",".join(self.rng.choice(names[:3]) for _ in range(size)))
+            group.branches.append((ids, range(2, len(ids), 3), KINDS.index("sokoban places")))
+
     def feature_row(self, name: str) -> int:
         """A random one of this step's drawings of a class."""
         return self.class_id[name] * self.cfg.drawings + self.rng.randrange(self.cfg.drawings)
@@ -219,6 +247,8 @@ class Stream:
     def group(self, phase: int) -> Group:
         """One shared prefix with its questions and answers."""
         rng, kind = self.rng, self.rng.random()
+        if rng.random() < self.cfg.sokoban_shares[phase]:
+            return self.room(phase)
         facts, looks = self.cfg.drill_shares[phase], self.cfg.pair_shares[phase]
         if kind < facts + looks:
             return self.drill() if kind < facts else self.pair_drill()

@@ -1,0 +1,124 @@
+"""Sokoban in the micro world: small rooms of one box, and the answers of mixed quality that the base has seen.
+
+Levels, pictures, prompt and parsing are those of `evals.agents` and `lmmr1.sokoban`: nothing is asked of the tiny model
+in another way than of a large one. A room is 4 x 4 cells without drawn walls around it; a cell is one visual token.
+
+The canonical form of a room (least of its 8 symmetric images) decides by a stable hash whether it belongs to the
+benchmark or to training, so no turned or mirrored test room is ever trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise, product
+
+from evals.agents.sokoban_levels import LevelSpec, Task, generate, symmetries
+from evals.agents.sokoban_solver import solve
+from lmmr1.sokoban import Action, Cell, Level, State, play
+from reproduce.micro.world import TEST_SHARE, TILES
+
+SPEC = LevelSpec(name="micro", height=4, width=4, boxes=1, max_moves=7, border=0, floor=(0.875, 1.0))
+"""What a room is: at most two inner walls, solved in 1 to 7 moves."""
+
+STYLES = ("direct", "glance", "worked")
+
+WORKED_MOVES, GUESSED_MOVES = (0.6, 0.25, 0.15), (0.2, 0.0, 0.8)
+"""Shares of shortest solutions, solutions with a detour and random walks."""
+
+LETTERS = "abcdefghijklmnop"
+"""Names of the 16 cells, row by row, in worked answers."""
+
+def split(form: str) -> str:
+    """'test' or 'train', by a stable hash of the canonical form."""
+    digest = hashlib.sha256(f"sokoban|{form}".encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "big") % TEST_SHARE == 0 else "train"
+
+
+def draw_rooms(side: str, n: int, seed: int) -> list[Task]:
+    """`n` rooms of one side of the split, no two of them symmetric to each other."""
+    return generate(SPEC, n, seed, wanted=lambda form: split(form) == side)
+
+
+def images(level: Level) -> list[Level]:
+    """The 8 rotations and reflections of a room; fewer where it is symmetric to itself."""
+    texts = ["\n".join(rows) for rows in symmetries(level.text().split("\n"))]
+    return [Level.parse(text) for text in dict.fromkeys(texts)]
+
+
+def cells(level: Level) -> tuple[str, ...]:
+    """The classes of the room's cells, row by row."""
+    return tuple(TILES[char] for row in level.text().split("\n") for char in row)
+
+
+# -------------------------------------------------------------------------------------------------------------- answers
+
+
+def completion(style: str, level: Level, moves: Sequence[Action]) -> str:
+    """The assistant's reply: `direct` says the moves, `glance` first says where things are, `worked` also plays ahead."""
+    thoughts = {"direct": "", "glance": places(level), "worked": f"{places(level)};{trace(level, moves)}"}[style]
+    return f"<think>{thoughts}</think><answer>{','.join(moves)}</answer>"
+
+
+def reply(rng: random.Random, level: Level, style: str) -> str:
+    """A reply in one of the styles. Worked ones play a shortest solution or one with a detour, sometimes a random walk;
+    the others are mostly random walks."""
+    worked = style == "worked"
+    kind = rng.choices(("shortest", "detour", "walk"), WORKED_MOVES if worked else GUESSED_MOVES)[0]
+    if kind == "walk":
+        return completion(style, level, walk(rng, level, SPEC.max_moves))
+    return completion(style, level, shortest(level) if kind == "shortest" else detour(rng, level))
+
+
+def letter(level: Level, cell: Cell) -> str:
+    """The name of a cell."""
+    return LETTERS[cell[0] * level.width + cell[1]]
+
+
+def places(level: Level) -> str:
+    """Where everything is: `playerf,boxj,goall,wallcd`; no word about walls where there are none."""
+    walls = [cell for cell in product(range(level.height), range(level.width)) if cell not in level.floor]
+    named = {"player": [level.player], "box": level.boxes, "goal": level.targets, "wall": walls}
+    return ",".join(name + "".join(letter(level, c) for c in found) for name, found in named.items() if found)
+
+
+def trace(level: Level, moves: Sequence[Action]) -> str:
+    """Every move with the cell that the player then stands on, and the box's new one where it is pushed."""
+    steps = []
+    for action, (before, after) in zip(moves, pairwise(play(level, moves)), strict=True):
+        pushed = "".join(letter(level, cell) for cell in after.boxes - before.boxes)
+        steps.append(action + letter(level, after.player) + pushed)
+    return "".join(steps)
+
+
+def walk(rng: random.Random, level: Level, longest: int) -> tuple[Action, ...]:
+    """1 to `longest` random moves, none of them blocked; it ends where it happens to solve the room."""
+    state, moves = State.start(level), []
+    for _ in range(rng.randint(1, longest)):
+        ahead = [(action, state.step(action)[0]) for action in Action]
+        action, state = rng.choice([(a, s) for a, s in ahead if s.player != state.player])
+        moves.append(action)
+        if state.done:
+            break
+    return tuple(moves)
+
+
+def detour(rng: random.Random, level: Level) -> tuple[Action, ...]:
+    """One or two random moves and then a shortest solution; a shortest solution where the room is then lost."""
+    first = walk(rng, level, 2)
+    state = play(level, first)[-1]
+    if state.solved:
+        return first
+    solution = solve(replace(level, boxes=state.boxes, player=state.player))
+    moves = first + solution.actions if solution else shortest(level)
+    return moves if len(moves) <= SPEC.max_moves else shortest(level)
+
+
+def shortest(level: Level) -> tuple[Action, ...]:
+    """A shortest solution of a solvable room."""
+    solution = solve(level)
+    if solution is None:
+        raise ValueError("a room without a solution")
+    return solution.actions
