@@ -9,18 +9,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from evals.aggregate import to_records
 from evals.generation import EvalModel
 from evals.inputs import prepare
 from evals.judge import Judge, JudgeServer
 from evals.problems import Measurement
 from evals.protocols import DEFAULT_PROTOCOL, ProtocolSettings, choose_prompt, find_protocol
+from evals.records import EvalRecord
+from evals.records import Protocol as RecordProtocol
 from evals.registry import Benchmark, find, registry
 from evals.scoring import SCORER, scorer_version
 from lmmr1.types import UserError
 
-HARNESSES = {"lm_eval": ("evals.lm_eval_harness", "lm_eval"), "vlmevalkit": ("evals.vlmevalkit", "ms-vlmeval")}
+HARNESSES = {
+    "lm_eval": ("evals.lm_eval_harness", "lm_eval"),
+    "vlmevalkit": ("evals.vlmevalkit", "ms-vlmeval"),
+    "agents": ("evals.agents.harness", "lmmr1"),
+}
 """Harness -> our module (imported when needed: seconds) and the distribution whose version is recorded."""
 
 DEFAULT_BATCH_SIZE = 64
@@ -61,26 +68,73 @@ class Options:
         return cls(settings, **others)
 
 
+class AnyJob(Protocol):
+    """One benchmark to run, with all of its protocol that does not depend on the model."""
+
+    settings: dict[str, Any]
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """What is measured."""
+
+    @property
+    def name(self) -> str:
+        """Name of the benchmark, and of the folder that it is written to."""
+
+    @property
+    def n(self) -> int:
+        """What its records count: problems, or levels."""
+
+    @property
+    def batch_size(self) -> int:
+        """Most prompts in a batch."""
+
+    def answer(self, model: EvalModel, folder: Path, judge: Judge | None) -> list[dict[str, Any]]:
+        """Rows of `samples.jsonl`; the harness's own files go into `folder`, which is new."""
+
+    def records(self, rows: Sequence[dict[str, Any]], checkpoint: str, protocol: RecordProtocol) -> list[EvalRecord]:
+        """The records of these rows, the headline first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One benchmark to run, with all of its protocol that does not depend on the model."""
+    """A benchmark of problems with answers, as an `AnyJob`."""
 
     measurement: Measurement
     run: Callable[[EvalModel, Measurement, int, Path, Judge | None], list[dict[str, Any]]]
     settings: dict[str, Any]
 
     @property
+    def benchmark(self) -> Benchmark:
+        """What is measured."""
+        return self.measurement.benchmark
+
+    @property
     def name(self) -> str:
         """Name of the benchmark."""
-        return self.measurement.benchmark.name
+        return self.benchmark.name
+
+    @property
+    def n(self) -> int:
+        """Problems."""
+        return len(self.measurement.prepared.problems)
 
     @property
     def batch_size(self) -> int:
         """Most prompts in a batch."""
         return int(self.settings["batch_size"])
 
+    def answer(self, model: EvalModel, folder: Path, judge: Judge | None) -> list[dict[str, Any]]:
+        """Let the harness run it."""
+        return self.run(model, self.measurement, self.batch_size, folder, judge)
 
-def plan(benchmarks: Sequence[str], workspace: Path, options: Options) -> list[Job]:
+    def records(self, rows: Sequence[dict[str, Any]], checkpoint: str, protocol: RecordProtocol) -> list[EvalRecord]:
+        """Accuracies over all rows and their subsets."""
+        about = {"benchmark": self.benchmark, "checkpoint": checkpoint, "protocol": protocol}
+        return to_records(rows, samples="samples.jsonl", **about)
+
+
+def plan(benchmarks: Sequence[str], workspace: Path, options: Options) -> list[AnyJob]:
     """Read and check the benchmarks' files. Raises UserError; images from inside the files go to `workspace`."""
     found = [find(name) for name in dict.fromkeys(benchmarks)]
     if not found:
@@ -101,8 +155,10 @@ def at_least_one(values: dict[str, int | None]) -> None:
             raise UserError(f"{name} {value}: give at least 1")
 
 
-def _job(benchmark: Benchmark, workspace: Path, options: Options) -> Job:
+def _job(benchmark: Benchmark, workspace: Path, options: Options) -> AnyJob:
     protocol = options.protocol
+    if benchmark.harness == "agents":
+        return _play_job(benchmark, options)
     style, prompt = choose_prompt(protocol, benchmark, options.prompt, options.system_prompt_file)
     files = (options.data_root, options.benchmark_dir, options.limit, workspace, options.any_data)
     prepared = prepare(benchmark, *files)
@@ -132,6 +188,22 @@ def _job(benchmark: Benchmark, workspace: Path, options: Options) -> Job:
         **_scorer_fields(measurement),
     }
     return Job(measurement, harness.run, settings)
+
+
+def _play_job(benchmark: Benchmark, options: Options) -> AnyJob:
+    from evals.agents.harness import play_job
+
+    return play_job(
+        benchmark,
+        options.protocol,
+        prompt=options.prompt,
+        max_new_tokens=options.max_new_tokens,
+        batch_size=options.batch_size,
+        data_root=options.data_root,
+        benchmark_dir=options.benchmark_dir,
+        limit=options.limit,
+        any_data=options.any_data,
+    )
 
 
 def _scorer_fields(measurement: Measurement) -> dict[str, Any]:

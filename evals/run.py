@@ -25,11 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evals.aggregate import to_records
 from evals.generation import EvalModel, load_model, overall_sha256
 from evals.judge import Judge, JudgeServer, ReplyStore, check_reachable
 from evals.kept import keeping
-from evals.plan import DEFAULT_BATCH_SIZE, HARNESSES, Job, Options, judge_server, plan
+from evals.plan import DEFAULT_BATCH_SIZE, HARNESSES, AnyJob, Options, judge_server, plan
 from evals.protocols import DEFAULT_PROTOCOL, ProtocolSettings
 from evals.records import EvalRecord, Protocol, read_records, write_records
 from evals.registry import find
@@ -79,19 +78,19 @@ def identify_after_names(model: str, benchmarks: Sequence[str]) -> tuple[str, st
     return identify(model)
 
 
-def require_judge(jobs: Sequence[Job], options: Options) -> JudgeServer | None:
+def require_judge(jobs: Sequence[AnyJob], options: Options) -> JudgeServer | None:
     """The judge's server where a job asks one. Raises UserError where nothing answers there."""
     protocol = options.protocol
     if options.judge is None or protocol.judge is None:
         return None
-    if not any(protocol.judged(job.measurement.benchmark) for job in jobs):
+    if not any(protocol.judged(job.benchmark) for job in jobs):
         return None
     check_reachable(options.judge, protocol.judge.model)
     return options.judge
 
 
 def run_jobs(
-    load: Callable[[], EvalModel], jobs: Sequence[Job], out: Path, options: Options, checkpoint: str
+    load: Callable[[], EvalModel], jobs: Sequence[AnyJob], out: Path, options: Options, checkpoint: str
 ) -> list[EvalRecord]:
     """Run what is not done yet; the model is loaded only if something is. All records, in the order of `jobs`."""
     open_jobs = [job for job in jobs if not is_done(out / job.name, job, checkpoint)]
@@ -120,8 +119,8 @@ def _judge(server: JudgeServer | None, out: Path, options: Options) -> Iterator[
         store.close()
 
 
-def is_done(folder: Path, job: Job, checkpoint: str) -> bool:
-    """True where `folder` has a record of this checkpoint, of as many problems, under the same settings."""
+def is_done(folder: Path, job: AnyJob, checkpoint: str) -> bool:
+    """True where `folder` has a record of this checkpoint, of as many problems or levels, under the same settings."""
     try:
         records = read_records(folder / "record.json")
     except UserError:
@@ -130,10 +129,10 @@ def is_done(folder: Path, job: Job, checkpoint: str) -> bool:
         return False
     protocol = asdict(records[0].protocol)
     same = {name: value for name, value in protocol.items() if name not in FROM_MODEL} == job.settings
-    return same and (records[0].checkpoint, records[0].n) == (checkpoint, len(job.measurement.prepared.problems))
+    return same and (records[0].checkpoint, records[0].n) == (checkpoint, job.n)
 
 
-def _run_job(model: EvalModel, job: Job, out: Path, judge: Judge | None, checkpoint: str) -> None:
+def _run_job(model: EvalModel, job: AnyJob, out: Path, judge: Judge | None, checkpoint: str) -> None:
     """Run one benchmark in a folder of its own, then give the folder its name: it is there whole or not at all.
 
     What an attempt that was killed left behind goes; its answers are taken up.
@@ -145,7 +144,7 @@ def _run_job(model: EvalModel, job: Job, out: Path, judge: Judge | None, checkpo
     identity = f"{checkpoint} {model.backend} {model.dtype} {model.min_pixels} {model.max_pixels} {job.batch_size}"
     try:
         with keeping(model, out / f".{job.name}-answers.jsonl", identity) as keeper:
-            rows = job.run(keeper, job.measurement, job.batch_size, folder, judge)
+            rows = job.answer(keeper, folder, judge)
             write_jsonl(folder / "samples.jsonl", rows)
             write_records(folder / "record.json", _records(rows, model, job, checkpoint))
             folder.chmod(0o755)
@@ -158,7 +157,7 @@ def _run_job(model: EvalModel, job: Job, out: Path, judge: Judge | None, checkpo
     _add_timing(out, {job.name: {**timing, "batch_size": job.batch_size}})
 
 
-def _records(rows: Sequence[dict[str, Any]], model: EvalModel, job: Job, checkpoint: str) -> list[EvalRecord]:
+def _records(rows: Sequence[dict[str, Any]], model: EvalModel, job: AnyJob, checkpoint: str) -> list[EvalRecord]:
     """The records of one benchmark, with the whole protocol."""
     protocol = Protocol(
         **job.settings,
@@ -168,9 +167,7 @@ def _records(rows: Sequence[dict[str, Any]], model: EvalModel, job: Job, checkpo
         min_pixels=model.min_pixels,
         max_pixels=model.max_pixels,
     )
-    return to_records(
-        rows, benchmark=job.measurement.benchmark, checkpoint=checkpoint, protocol=protocol, samples="samples.jsonl"
-    )
+    return job.records(rows, checkpoint, protocol)
 
 
 def _add_timing(out: Path, entries: dict[str, dict[str, float]]) -> None:

@@ -22,6 +22,7 @@ from lmmr1.config import Settings, TrainConfig, parse_settings
 from lmmr1.types import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+HARNESSES = ("lm_eval", "vlmevalkit", "agents")
 TEXT_MIX = {"chain": 0.5, "table": 0.5}
 PERCEPTION_MIX = {"count": 0.5, "most": 0.5}
 IMAGE_REASONING_MIX = {"scene": 0.45, "legend": 0.275, "drawn": 0.275}
@@ -62,6 +63,7 @@ class MicroSettings(Settings):
     """Axes of the micro world."""
 
     items: int = Field(500, gt=0)
+    levels: int = Field(100, gt=0)
     prompts: int = Field(2000, gt=0)
     perception_share: float = Field(0.45, ge=0, le=1)
     pretrain: dict[str, Any] = {}
@@ -216,7 +218,7 @@ class Plan:
         """What Snakemake measured of the jobs that cost time: checkpoints, trainings, evaluations."""
         jobs = [f"{c}/checkpoint" for c in dict.fromkeys(str(self.arms[a].checkpoint) for a in self.adopted)]
         jobs += [f"{a}/{s}/train" for a in self.trained for s in self.seeds]
-        jobs += [f"{a}/eval_{h}" for a in self.arms for h in ("lm_eval", "vlmevalkit") if self.of_harness(h)]
+        jobs += [f"{a}/eval_{h}" for a in self.arms for h in HARNESSES if self.of_harness(h)]
         return [self.results("timings", f"{job}.tsv") for job in jobs]
 
     def prompts_spec(self, stage: str) -> str:

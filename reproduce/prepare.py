@@ -2,6 +2,7 @@
 
 python -m reproduce.prepare prompts --spec '{"mix": {"chain": 1.0}, "n": 100}' --seed 0 --out results/x/data/fre.jsonl
 python -m reproduce.prepare benchmark --name micro_chain --items 500 --out results/x/benchmarks/micro_chain.jsonl
+python -m reproduce.prepare benchmark --name micro_sokoban --items 100 --out results/x/benchmarks/micro_sokoban.txt
 python -m reproduce.prepare checkpoint --spec '{"adopt": "Qwen/Qwen2.5-VL-3B-Instruct"}' --out results/x/base.json
 """
 
@@ -26,6 +27,16 @@ def prompts(spec: dict[str, Any], seed: int, out: Path) -> None:
         hub.write_prompts(spec["hub"], out)
     else:
         build.write_prompts(spec["mix"], spec["n"], seed, out)
+
+
+def benchmark(name: str, items: int, out: Path) -> None:
+    """The file of a micro benchmark: problems, or levels to play."""
+    if name == "micro_sokoban":
+        from reproduce import sokoban_data
+
+        sokoban_data.write_levels(sokoban_data.micro_levels(items), 0, out)
+    else:
+        build.write_benchmark(name, items, 0, out)
 
 
 def checkpoint(spec: dict[str, Any], checkpoints: Path, out: Path) -> None:
@@ -69,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.command == "prompts":
         prompts(json.loads(args.spec), int(args.seed or 0), args.out)
     elif args.command == "benchmark":
-        build.write_benchmark(args.name, int(args.items or 500), 0, args.out)
+        benchmark(args.name, int(args.items or 500), args.out)
     else:
         checkpoint(json.loads(args.spec), Path(args.checkpoints or "checkpoints"), args.out)
 

@@ -37,6 +37,20 @@ class SokobanData(Settings):
     """Pixels of the picture's longer side."""
 
 
+MICRO = SokobanData(
+    mix={"micro": 100},
+    specs=(LevelSpec(name="micro", height=5, width=5, boxes=1, max_moves=12),),
+    form="brief",
+    image_side=140,
+)
+"""The micro world's small levels: 28 pixels a cell, the tiny model's visual token. The test set is drawn with seed 0."""
+
+
+def micro_levels(count: int) -> SokobanData:
+    """The micro world's levels, `count` of them."""
+    return MICRO.model_copy(update={"mix": dict.fromkeys(MICRO.mix, count)})
+
+
 def draw_tasks(data: SokobanData, seed: int, exclude: Sequence[Path] = ()) -> list[Task]:
     """The levels of all specifications in the order of `mix`, none of them in the files of `exclude`.
 

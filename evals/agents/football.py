@@ -321,16 +321,17 @@ def protocol_settings(tasks: Sequence[Task], cfg: FootballEval, batch_size: int)
     real = cfg.simulator == "gfootball"
     version = f"gfootball {built_version()}" if real else f"field {football_field.RULES_REVISION}"
     return {
-        "harness": f"lmmr1.football.{cfg.simulator}",
+        "harness": "agents",
         "harness_version": f"{lmmr1.__version__}, {version}",
         "task": "football_online" if real else "football_field",
         "task_version": str(SCORER_REVISION),
         "prompt": cfg.form,
-        "decoding": {**cfg.model_dump(exclude={"form", "limits"}), "batch_size": batch_size},
+        "decoding": {"environment": cfg.simulator, **cfg.model_dump(exclude={"form", "limits", "simulator"})},
+        "batch_size": batch_size,
         "judge": None,
         "scorer": f"sum of MageBench's shaped rewards x {SCALE}",
         "scorer_version": f"{SCORER_REVISION}, numerics {lmmr1.NUMERICS}",
-        "aggregation": "mean over levels and repeats, stderr over levels",
+        "aggregation": "reward",
         "data_sha256": hashlib.sha256(levels_text(tasks).encode()).hexdigest()[:16],
     }
 

@@ -240,15 +240,21 @@ def read_tasks(path: Path, limit: int | None = None, max_nodes: int = MAX_NODES)
     solver cannot decide within `max_nodes` positions.
     """
     levels = list(read_levels(path).items())[:limit]
-    return [_solved(name, level, f"{path}, level {name}", max_nodes) for name, level in levels]
+    return [solved_task(name, level, f"{path}, level {name}", max_nodes) for name, level in levels]
 
 
-def _solved(name: str, level: Level, where: str, max_nodes: int) -> Task:
+def kind_of(level: Level) -> str:
+    """Size and number of boxes, `7x7-2`."""
+    return f"{level.height}x{level.width}-{len(level.boxes)}"
+
+
+def solved_task(name: str, level: Level, where: str, max_nodes: int = MAX_NODES) -> Task:
+    """A level with its upper reward; the category is `kind_of`. Raises UserError, naming `where`, as `read_tasks`."""
     try:
         solution = solve(level, max_nodes)
         if solution is None:
             raise ValueError("it has no solution")
-        return _task(name, level, solution, f"{level.height}x{level.width}-{len(level.boxes)}")
+        return _task(name, level, solution, kind_of(level))
     except SearchLimit as e:
         raise UserError(f"{where}: {e}; remove the level, or allow more positions") from None
     except ValueError as e:
@@ -265,6 +271,13 @@ def published_uppers(mini: bool) -> tuple[float, ...]:
     """Best rewards of MageBench's 20-level mini set, which the paper's Table 3 uses, or of all 182 levels."""
     with PUBLISHED.open(encoding="ascii", newline="") as file:
         return tuple(float(row["upper_reward"]) for row in csv.DictReader(file) if row["in_mini"] == "1" or not mini)
+
+
+@cache
+def published_mini() -> dict[str, float]:
+    """{level number: best reward} of MageBench's mini set."""
+    with PUBLISHED.open(encoding="ascii", newline="") as file:
+        return {row["level_id"]: float(row["upper_reward"]) for row in csv.DictReader(file) if row["in_mini"] == "1"}
 
 
 def idle_score(uppers: Iterable[float]) -> float:

@@ -23,7 +23,7 @@ rule text_benchmark:
         n=plan.profile.micro.items,
         numerics=plan.numerics,
     shell:
-        "{PYTHON} reproduce.prepare benchmark --name {wildcards.benchmark} --items {params.n} --out {output} > {log} 2>&1"
+        "{PYTHON} reproduce.prepare benchmark --name {wildcards.benchmark} --items {params.n} --out {output[0]} > {log} 2>&1"
 
 
 use rule text_benchmark as image_benchmark with:
@@ -31,6 +31,17 @@ use rule text_benchmark as image_benchmark with:
         plan.results("benchmarks", "{benchmark}.tsv"),
     wildcard_constraints:
         benchmark=alternatives(plan.micro_benchmarks("vlmevalkit")),
+
+
+use rule text_benchmark as level_benchmark with:
+    output:
+        plan.results("benchmarks", "{benchmark}.txt"),
+        plan.results("benchmarks", "{benchmark}.card.json"),
+    wildcard_constraints:
+        benchmark=alternatives(plan.micro_benchmarks("agents")),
+    params:
+        n=plan.profile.micro.levels,
+        numerics=plan.numerics,
 
 
 rule checkpoint:
