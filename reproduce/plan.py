@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from evals.registry import load_registry
 from lmmr1 import NUMERICS
@@ -46,10 +46,18 @@ class HubData(Settings):
 
 
 class StageData(Settings):
-    """What a stage trains on, per world: shares of text and image tasks, or a data set."""
+    """What a stage trains on: per world, shares of text and image tasks or a data set; or levels, generated in both."""
 
-    micro: dict[Literal["text", "images"], float]
-    paper: HubData
+    micro: dict[Literal["text", "images"], float] = {}
+    paper: HubData | None = None
+    levels: Literal["sokoban"] | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> StageData:
+        """Refuse half a description. Raises ValueError."""
+        if (self.levels is None) != bool(self.micro) or (self.levels is None) != (self.paper is not None):
+            raise ValueError("give either `levels`, or both `micro` and `paper`")
+        return self
 
 
 class Stage(Settings):
@@ -222,9 +230,11 @@ class Plan:
         return [self.results("timings", f"{job}.tsv") for job in jobs]
 
     def prompts_spec(self, stage: str) -> str:
-        """What `reproduce.prepare prompts` needs, as JSON: the micro mix, or the data set on the Hub."""
+        """What `reproduce.prepare prompts` needs, as JSON: the micro mix, the data set on the Hub, or which levels."""
         data, micro = self.stages[stage].data, self.profile.micro
-        if self.profile.world == "paper":
+        if data.levels:
+            return json.dumps({data.levels: self.profile.world, "n": micro.prompts}, sort_keys=True)
+        if self.profile.world == "paper" and data.paper:
             return json.dumps({"hub": data.paper.model_dump()}, sort_keys=True)
         reasoning = 1 - micro.perception_share
         images = {k: v * micro.perception_share for k, v in PERCEPTION_MIX.items()} | {

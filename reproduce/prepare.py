@@ -25,6 +25,10 @@ def prompts(spec: dict[str, Any], seed: int, out: Path) -> None:
     """Training prompts of one stage, checked, with a card of what was kept and dropped."""
     if "hub" in spec:
         hub.write_prompts(spec["hub"], out)
+    elif "sokoban" in spec:
+        from reproduce import sokoban_data
+
+        sokoban_data.write_stage(spec["sokoban"], spec["n"], seed, out)
     else:
         build.write_prompts(spec["mix"], spec["n"], seed, out)
 
@@ -34,7 +38,7 @@ def benchmark(name: str, items: int, out: Path) -> None:
     if name == "micro_sokoban":
         from reproduce import sokoban_data
 
-        sokoban_data.write_levels(sokoban_data.micro_levels(items), 0, out)
+        sokoban_data.write_levels(sokoban_data.micro_levels(items), sokoban_data.MICRO_SEED, out)
     else:
         build.write_benchmark(name, items, 0, out)
 

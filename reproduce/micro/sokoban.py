@@ -9,37 +9,52 @@ benchmark or to training, so no turned or mirrored test room is ever trained on.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise, product
 
-from evals.agents.sokoban_levels import LevelSpec, Task, generate, symmetries
+from evals.agents.sokoban_levels import LevelSpec, Task, canonical, generate, symmetries
+from evals.agents.sokoban_prompt import messages
 from evals.agents.sokoban_solver import solve
 from lmmr1.sokoban import Action, Cell, Level, State, play
-from reproduce.micro.world import TEST_SHARE, TILES
+from reproduce.micro import world
+from reproduce.micro.world import TILES
 
 SPEC = LevelSpec(name="micro", height=4, width=4, boxes=1, max_moves=7, border=0, floor=(0.875, 1.0))
 """What a room is: at most two inner walls, solved in 1 to 7 moves."""
 
+QUESTION = str(messages("brief")[-1]["content"][-1]["text"])
+"""What is asked of a room: the evaluation's brief prompt."""
+
 STYLES = ("direct", "glance", "worked")
 
-WORKED_MOVES, GUESSED_MOVES = (0.6, 0.25, 0.15), (0.2, 0.0, 0.8)
-"""Shares of shortest solutions, solutions with a detour and random walks."""
+WORKED_MOVES = (0.6, 0.25, 0.15)
+"""Shares of shortest solutions, solutions with a detour and random walks among worked replies."""
 
 LETTERS = "abcdefghijklmnop"
 """Names of the 16 cells, row by row, in worked answers."""
 
+
+def key(level: Level) -> str:
+    """Name of the problem: the same for all 8 images of a room."""
+    return _key(canonical(level))
+
+
 def split(form: str) -> str:
-    """'test' or 'train', by a stable hash of the canonical form."""
-    digest = hashlib.sha256(f"sokoban|{form}".encode()).digest()
-    return "test" if int.from_bytes(digest[:8], "big") % TEST_SHARE == 0 else "train"
+    """'test' or 'train', by the world's hash of the canonical form."""
+    return world.split(_key(form))
 
 
-def draw_rooms(side: str, n: int, seed: int) -> list[Task]:
+def _key(form: str) -> str:
+    return f"sokoban|{QUESTION}|{form}"
+
+
+@cache
+def draw_rooms(side: str, n: int, seed: int) -> tuple[Task, ...]:
     """`n` rooms of one side of the split, no two of them symmetric to each other."""
-    return generate(SPEC, n, seed, wanted=lambda form: split(form) == side)
+    return tuple(generate(SPEC, n, seed, wanted=lambda form: split(form) == side))
 
 
 def images(level: Level) -> list[Level]:
@@ -57,17 +72,16 @@ def cells(level: Level) -> tuple[str, ...]:
 
 
 def completion(style: str, level: Level, moves: Sequence[Action]) -> str:
-    """The assistant's reply: `direct` says the moves, `glance` first says where things are, `worked` also plays ahead."""
+    """The assistant's reply: `direct` says the moves, `glance` first where things are, `worked` plays ahead too."""
     thoughts = {"direct": "", "glance": places(level), "worked": f"{places(level)};{trace(level, moves)}"}[style]
     return f"<think>{thoughts}</think><answer>{','.join(moves)}</answer>"
 
 
 def reply(rng: random.Random, level: Level, style: str) -> str:
-    """A reply in one of the styles. Worked ones play a shortest solution or one with a detour, sometimes a random walk;
-    the others are mostly random walks."""
-    worked = style == "worked"
-    kind = rng.choices(("shortest", "detour", "walk"), WORKED_MOVES if worked else GUESSED_MOVES)[0]
-    if kind == "walk":
+    """A reply in one of the styles: worked ones mostly play a shortest solution or one with a detour, the others walk
+    at random."""
+    kind = rng.choices(("shortest", "detour", "walk"), WORKED_MOVES)[0]
+    if kind == "walk" or style != "worked":
         return completion(style, level, walk(rng, level, SPEC.max_moves))
     return completion(style, level, shortest(level) if kind == "shortest" else detour(rng, level))
 
