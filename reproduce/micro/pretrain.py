@@ -59,7 +59,7 @@ class PretrainConfig:
     sokoban_shares: tuple[float, float, float] = (0.2, 0.2, 0.2)  # of the groups, by phase
     p_plays_ahead: tuple[float, float, float] = (0.50, 0.30, 0.12)  # worked, in Sokoban, by number of inner walls
     sokoban_rooms: int = 1000
-    football_share: float = 0.03  # of the groups, in the last phase
+    football_share: float = 0.02  # of the groups, after the first phase
     # Drawings of a class, other ones in every process. A few dozen the vision tower learns by heart, noise and all, and
     # then it misreads every new drawing.
     variants: int = 400
@@ -274,7 +274,7 @@ class Stream:
         rng, kind = self.rng, self.rng.random()
         if rng.random() < self.cfg.sokoban_shares[phase]:
             return self.room(phase)
-        if phase == 2 and rng.random() < self.cfg.football_share:
+        if phase and rng.random() < self.cfg.football_share:
             return self.pitch()
         facts, looks = self.cfg.drill_shares[phase], self.cfg.pair_shares[phase]
         if kind < facts + looks:
