@@ -17,7 +17,7 @@ from typing import Any
 
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
-from reproduce import hub
+from reproduce import hub, sokoban_data
 from reproduce.micro import build
 
 
@@ -26,8 +26,6 @@ def prompts(spec: dict[str, Any], seed: int, out: Path) -> None:
     if "hub" in spec:
         hub.write_prompts(spec["hub"], out)
     elif "sokoban" in spec:
-        from reproduce import sokoban_data
-
         sokoban_data.write_stage(spec["sokoban"], spec["n"], seed, out)
     else:
         build.write_prompts(spec["mix"], spec["n"], seed, out)
@@ -36,8 +34,6 @@ def prompts(spec: dict[str, Any], seed: int, out: Path) -> None:
 def benchmark(name: str, items: int, out: Path) -> None:
     """The file of a micro benchmark: problems, or levels to play."""
     if name == "micro_sokoban":
-        from reproduce import sokoban_data
-
         sokoban_data.write_levels(sokoban_data.micro_levels(items), sokoban_data.MICRO_SEED, out)
     else:
         build.write_benchmark(name, items, 0, out)

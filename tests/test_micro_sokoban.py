@@ -26,7 +26,7 @@ from lmmr1.sokoban import Action, Level, State, play, read_levels
 from reproduce import sokoban_data
 from reproduce.micro import football, packing, pretrain, sokoban, world
 from reproduce.micro.model import EOS, FastTokenizer, build_processor
-from reproduce.plan import Plan, StageData
+from reproduce.plan import Plan
 
 ROOMS = 40
 SIDE = sokoban_data.MICRO.image_side
@@ -278,9 +278,3 @@ def test_both_arms_are_in_every_profile(profile):
     assert {"mgt_sokoban", "direct_rl_sokoban"} <= set(plan.trained)
     spec = json.loads(plan.prompts_spec("sokoban"))
     assert spec["sokoban"] == ("paper" if profile == "paper" else "micro")
-
-
-@pytest.mark.parametrize("values", [{}, {"levels": "sokoban", "micro": {"text": 1.0}}, {"micro": {"text": 1.0}}])
-def test_half_a_description_of_data_is_refused(values):
-    with pytest.raises(ValueError, match="either `levels`, or both"):
-        StageData.model_validate(values)

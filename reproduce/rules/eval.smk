@@ -11,8 +11,9 @@ rule eval_lm_eval:
         plan.results("timings", "{arm}", "eval_lm_eval.tsv")
     wildcard_constraints:
         arm=alternatives(plan.trained if plan.of_harness("lm_eval") else []),
+    threads: plan.threads("evaluate")
     resources:
-        gpus=1 if plan.profile.world == "paper" else 0,
+        **plan.resources("evaluate"),
     params:
         harness="lm_eval",
         arguments=lambda wc: plan.eval_arguments("lm_eval", wc.arm),
@@ -49,6 +50,25 @@ use rule eval_vlmevalkit as eval_vlmevalkit_adopted with:
         plan.eval_outputs("vlmevalkit", plan.seeds[:1]),
     wildcard_constraints:
         arm=alternatives(plan.adopted if plan.of_harness("vlmevalkit") else []),
+
+
+rule play_scripted:
+    input:
+        plan.benchmark_files("agents"),
+    output:
+        plan.player_records("{player}") or [plan.results("{player}", "nothing_played")],
+    log:
+        plan.results("logs", "play_scripted_{player}.log"),
+    wildcard_constraints:
+        player=alternatives(plan.players),
+    threads: plan.threads("benchmark")
+    resources:
+        **plan.resources("benchmark"),
+    params:
+        arguments=lambda wc: plan.play_arguments(wc.player),
+        numerics=plan.numerics,
+    shell:
+        "{PYTHON} evals.agents.baselines --player {wildcards.player} {params.arguments} > {log} 2>&1"
 
 
 use rule eval_lm_eval as eval_agents with:

@@ -13,10 +13,23 @@ rule scores:
         plan.results("{arm}", "scores.csv"),
     log:
         plan.results("logs", "scores_{arm}.log"),
+    resources:
+        **plan.resources("report"),
     params:
         code=plan.report_code,
     shell:
         "{PYTHON} reports.scores --records {input} --out {output} > {log} 2>&1"
+
+
+use rule scores as scores_of_players with:
+    input:
+        lambda wc: plan.player_records(wc.player),
+    output:
+        plan.results("{player}", "scores.csv"),
+    log:
+        plan.results("logs", "scores_{player}.log"),
+    wildcard_constraints:
+        player=alternatives(plan.players),
 
 
 rule table1:
@@ -33,6 +46,8 @@ rule table1:
         ),
     log:
         plan.results("logs", "table1.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -52,6 +67,8 @@ rule plot_arms:
         png=f"{REPORT}/arms.png",
     log:
         plan.results("logs", "plot_arms.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -71,6 +88,8 @@ rule plot_curves:
         png=f"{REPORT}/curves.png",
     log:
         plan.results("logs", "plot_curves.log"),
+    resources:
+        **plan.resources("report"),
     params:
         code=plan.report_code,
     shell:
@@ -80,6 +99,7 @@ rule plot_curves:
 rule paper_tables:
     input:
         scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
+        players=[plan.results(player, "scores.csv") for player in plan.players],
         registry="reproduce/published.yaml",
         rules="config/verdicts.yaml",
     output:
@@ -92,12 +112,14 @@ rule paper_tables:
         ),
     log:
         plan.results("logs", "paper_tables.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
     shell:
-        "{PYTHON} reports.paper_tables --scores {input.scores} --benchmarks {params.benchmarks} --out-dir {REPORT} "
-        "> {log} 2>&1"
+        "{PYTHON} reports.paper_tables --scores {input.scores} --players {input.players} "
+        "--benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
 
 
 rule plot_evidence:
@@ -130,6 +152,8 @@ rule plot_evidence:
         png=[f"{REPORT}/{f}.png" for f in EVIDENCE_FIGURES],
     log:
         plan.results("logs", "plot_evidence.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -143,6 +167,7 @@ rule page:
         table=f"{REPORT}/table1.csv",
         contrasts=f"{REPORT}/contrasts.csv",
         scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
+        players=[plan.results(player, "scores.csv") for player in plan.players],
         paper=[f"{REPORT}/paper_{t}.csv" for t in PAPER_TABLES],
         figures=[f"{REPORT}/{f}.svg" for f in ("arms", "curves", *EVIDENCE_FIGURES)],
         images=plan.benchmark_files("vlmevalkit"),
@@ -158,12 +183,14 @@ rule page:
         ),
     log:
         plan.results("logs", "page.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
     shell:
         "{PYTHON} reports.page --out {output} --table {input.table} --contrasts {input.contrasts} "
-        "--paper-tables {input.paper} --scores {input.scores} --figures {input.figures} --images {input.images} "
+        "--paper-tables {input.paper} --scores {input.scores} --players {input.players} --figures {input.figures} --images {input.images} "
         "--manifests {input.manifests} --completions {input.completions} --timings {input.timings} "
         "--benchmarks {params.benchmarks} > {log} 2>&1"
 
@@ -176,6 +203,8 @@ rule readme:
         manifests=plan.runs(plan.arms, "manifest.json"),
     log:
         plan.results("logs", "readme.log"),
+    resources:
+        **plan.resources("report"),
     shell:
         "{PYTHON} reports.readme --readme README.md --table {REPORT}/table1 --records docs/table1_records.csv "
         "--scores {input.scores} --manifests {input.manifests} > {log} 2>&1"
@@ -184,6 +213,8 @@ rule readme:
 rule audit:
     log:
         plan.results("logs", "audit.log"),
+    resources:
+        **plan.resources("report"),
     shell:
         "{PYTHON} reports.paper_audit --out docs/audit.md > {log} 2>&1"
 
@@ -193,6 +224,8 @@ rule check:
         plan.records(plan.arms),
     log:
         plan.results("logs", "check.log"),
+    resources:
+        **plan.resources("report"),
     params:
         candidates=[plan.results(arm) for arm in plan.arms if arm != "baseline"],
         baseline=plan.results("baseline"),
