@@ -29,6 +29,7 @@ from reproduce.micro.model import EOS, FastTokenizer, build_processor
 from reproduce.plan import Plan
 
 ROOMS = 40
+LIMIT = 56  # tokens of a completion in profile micro
 SIDE = sokoban_data.MICRO.image_side
 
 
@@ -101,9 +102,9 @@ def test_tiles_are_distinct():
 # -------------------------------------------------------------------------------------------------------------- replies
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, ROOMS - 1), st.sampled_from(sokoban.STYLES), st.randoms(use_true_random=False))
-def test_replies_are_read_by_the_parser_and_fit_the_length_limit(rooms, processor, room, style, rng):
+def test_replies_are_read_by_the_parser_and_fit_the_length_limit(rooms, processor, stream, room, style, rng):
     level = rng.choice(sokoban.images(rooms[room]))
     reply = sokoban.reply(rng, level, style)
     parsed = sokoban_prompt.parse("brief", reply)
@@ -111,9 +112,8 @@ def test_replies_are_read_by_the_parser_and_fit_the_length_limit(rooms, processo
     assert len(play(level, parsed.actions)) == len(parsed.actions) + 1
     assert sokoban_reward(reply, level, SokobanRewardConfig()).format == 1
     ids = processor.tokenizer(reply + EOS).input_ids
-    assert tuple(ids) == FastTokenizer(processor.tokenizer)(reply + EOS)
-    limit = Plan.load({"profile": "micro"}).profile.train["sampling"]["max_completion_length"]
-    assert len(ids) <= limit <= find("micro_sokoban").max_new_tokens
+    assert tuple(ids) == stream.tokenize(reply + EOS)
+    assert len(ids) <= LIMIT
 
 
 def replay(level, thoughts):
@@ -127,12 +127,11 @@ def replay(level, thoughts):
         level.targets,
     )
     assert len(named.get("wall", "")) == level.height * level.width - len(level.floor)
+    assert trace[:2] == named["player"] + named["box"]
     state, moves = State.start(level), []
-    for move, player, box in re.findall(r"(up|down|left|right)([a-p])([a-p]?)", trace):
-        before, state = state, state.step(Action(move))[0]
-        assert state.player == cell(player)
-        assert (before.boxes != state.boxes) == bool(box)
-        assert not box or state.boxes == {cell(box)}
+    for move, player, box in re.findall(r"(up|down|left|right)([a-p])([a-p])", trace):
+        state = state.step(Action(move))[0]
+        assert (state.player, state.boxes) == (cell(player), {cell(box)})
         moves.append(Action(move))
     return moves
 
@@ -150,7 +149,7 @@ def test_shortest_and_detours_solve_and_guesses_walk_without_bumping(rooms):
         rng = random.Random(i)
         assert play(level, sokoban.shortest(level))[-1].solved
         assert play(level, sokoban.detour(rng, level))[-1].solved
-        states = play(level, sokoban.walk(rng, level, 7))
+        states = play(level, sokoban.walk(rng, level, 6))
         assert all(a.player != b.player for a, b in pairwise(states))
 
 
@@ -205,6 +204,14 @@ def test_pretraining_asks_in_the_words_of_the_evaluation(stream, processor, game
     else:
         head, _, tail = rest.partition("move?")
         assert all(text.startswith(head) and f"move?{tail}" in text for text in texts)
+
+
+def test_games_without_a_picture_train_on_what_is_played(stream, processor):
+    for ids, places, _ in stream.games().branches:
+        given = processor.tokenizer.decode(list(ids[: places[0]]))
+        played = processor.tokenizer.decode([ids[k] for k in places])
+        assert re.fullmatch(r"player[a-p],box[a-p],goal[a-p](,wall[a-p]{1,2})?;", given)
+        assert re.fullmatch(r"[a-p]{2}((up|down|left|right)[a-p]{2}){1,6}", played)
 
 
 def test_the_stream_keeps_the_rooms_it_used(stream):
@@ -270,6 +277,11 @@ def test_arms_differ_in_reward_data_and_start_alone():
     assert sokoban_arm["reward"]["kind"] == "sokoban" and sokoban_arm["freeze_vision"]
     assert sokoban_arm | {"reward": 0} == text_arm | {"reward": 0}
     assert (plan.arms["mgt_sokoban"].parent, plan.arms["direct_rl_sokoban"].parent) == ("fre", "baseline")
+
+
+def test_training_and_evaluation_leave_room_for_the_longest_reply():
+    assert Plan.load({"profile": "micro"}).train_config("mgt_sokoban", 0)["sampling"]["max_completion_length"] == LIMIT
+    assert find("micro_sokoban").max_new_tokens >= LIMIT
 
 
 @pytest.mark.parametrize("profile", ["smoke", "micro", "paper"])

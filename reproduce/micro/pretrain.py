@@ -56,7 +56,8 @@ class PretrainConfig:
     pair_shares: tuple[float, float, float] = (0.35, 0.20, 0.05)
     pair_weights: tuple[float, float, float] = (0.60, 0.20, 0.20)  # legend, scene, most
     reading_shares: tuple[float, float, float] = (1.0, 0.5, 0.1)  # of the images also read cell by cell, by phase
-    sokoban_shares: tuple[float, float, float] = (0.2, 0.2, 0.2)  # of the groups, by phase
+    sokoban_shares: tuple[float, float, float] = (0.25, 0.2, 0.2)  # of the groups, by phase
+    game_shares: tuple[float, float, float] = (0.5, 0.4, 0.1)  # of them without a picture
     p_plays_ahead: tuple[float, float, float] = (0.50, 0.30, 0.12)  # worked, in Sokoban, by number of inner walls
     sokoban_rooms: int = 1000
     football_share: float = 0.02  # of the groups, after the first phase
@@ -84,7 +85,7 @@ KINDS = (
     "read",
     *(f"{sheet} pairs" for sheet in ("table", *PAIR_SHEETS)),
     *(f"football {style}" for style in football.STYLES),
-    *(f"sokoban {style}" for style in ("places", *sokoban.STYLES)),
+    *(f"sokoban {style}" for style in ("places", "game", *sokoban.STYLES)),
     *(f"{task}{style}" for task in ("fact", *world.TASKS) for style in ("", " worked")),
 )
 
@@ -242,6 +243,17 @@ class Stream:
         group.branches.append((ids, range(len(ask), len(ids)), KINDS.index(kind)))
         self.answers += 1
 
+    def games(self) -> Group:
+        """Games played ahead from the places alone, without a picture; only what is played is trained on."""
+        group = prefix(self.tokenize("<|im_start|>user\n"), Item("games", "", ""), self.image_token, lambda name: 0)
+        for room in self.rng.sample(self.rooms, 6):
+            level = self.rng.choice(sokoban.images(room.level))
+            self.keys.add(sokoban.key(level))
+            given = self.tokenize(sokoban.places(level) + ";")
+            ids = given + self.tokenize(sokoban.trace(level, sokoban.shortest(level)))
+            group.branches.append((ids, range(len(given), len(ids)), KINDS.index("sokoban game")))
+        return group
+
     def play_style(self, level: Level, phase: int) -> str:
         """How this room is answered: the base plays ahead where a room looks easy, and rather guesses where not."""
         walls = level.height * level.width - len(level.floor)
@@ -273,7 +285,7 @@ class Stream:
         """One shared prefix with its questions and answers."""
         rng, kind = self.rng, self.rng.random()
         if rng.random() < self.cfg.sokoban_shares[phase]:
-            return self.room(phase)
+            return self.games() if rng.random() < self.cfg.game_shares[phase] else self.room(phase)
         if phase and rng.random() < self.cfg.football_share:
             return self.pitch()
         facts, looks = self.cfg.drill_shares[phase], self.cfg.pair_shares[phase]
