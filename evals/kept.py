@@ -31,8 +31,8 @@ class KeptEngine:
     def generate(
         self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
     ) -> list[tuple[Rollout, ...]]:
-        """As `Engine.generate`. A greedy answer is kept by its prompt, whatever else is asked with it; drawn ones depend
-        on their whole batch and on the seed, so they are kept and taken up batch by batch."""
+        """As `Engine.generate`. A greedy answer is kept by its prompt, whatever else is asked with it; drawn answers
+        depend on their whole batch and on the seed, so they are kept and taken up batch by batch."""
         if sampling.temperature > 0 or num_generations > 1:
             return self._drawn(samples, sampling, num_generations, seed)
         keys = [self._key(sample, sampling) for sample in samples]

@@ -68,7 +68,7 @@ class Benchmark(Settings):
 
     @property
     def file_name(self) -> str:
-        """Name of a micro benchmark's file: text problems are JSONL, those with images VLMEvalKit's TSV, levels text."""
+        """Name of a micro benchmark's file: text is JSONL, what has images VLMEvalKit's TSV, levels boxoban's text."""
         return self.name + {"lm_eval": ".jsonl", "vlmevalkit": ".tsv", "agents": ".txt"}[self.harness]
 
     @property

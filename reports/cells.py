@@ -50,7 +50,7 @@ CONTRAST_COLUMNS = [
 
 
 def headline(scores: pd.DataFrame, benchmarks: list[Benchmark]) -> pd.DataFrame:
-    """The rows over all items, accuracies and agents' scores. Raises UserError naming the first record that is lacking."""
+    """The rows over all items, accuracies and agents' scores. Raises UserError naming the first lacking record."""
     metrics = {b.name: b.metric for b in benchmarks}
     rows = scores[(scores.subset == "all") & (scores.metric == scores.benchmark.map(metrics))]
     for (profile, arm), of_arm in scores.groupby(["profile", "arm"], sort=False):
@@ -132,7 +132,9 @@ def load_items(row: pd.Series) -> pd.DataFrame:
         problem = sample.get("problem", doc.get("problem") if isinstance(doc, dict) else None)
         item = str(sample.get("doc_id"))
         rows.append([item, item if problem is None else str(problem), str(sample.get("category"))])
-    frame = pd.DataFrame(rows, columns=["doc_id", "problem", "category"]).drop_duplicates("doc_id")  # repeats of a level
+    frame = pd.DataFrame(rows, columns=["doc_id", "problem", "category"]).drop_duplicates(
+        "doc_id"
+    )  # repeats of a level
     return frame.set_index("doc_id").sort_index()
 
 

@@ -8,8 +8,9 @@
         --completions results/micro/fre/0/completions.jsonl ... --timings timings/micro/fre/0/train.tsv ... \\
         --benchmarks micro_chain micro_table ...
 
---contrasts may be left out; --paper-tables, --players (scores.csv of scripted players), --figures, --images, --completions and --timings may be empty. A figure's
-caption is the text of reports/captions/NAME.rst. How many answers are embedded is said in config/report.yaml.
+--contrasts may be left out; --paper-tables, --players (scores.csv of scripted players), --figures, --images,
+--completions and --timings may be empty. A figure's caption is the text of reports/captions/NAME.rst. How many answers
+are embedded is said in config/report.yaml.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ from reports.cells import CONTRAST_COLUMNS, headline, read_contrasts, read_table
 from reports.embed import json_block
 from reports.files import read_text, run_cli, write_text
 from reports.images import downloaded
-from reports.layout import AVERAGES, add_benchmarks_argument, arm_style, arm_title, columns, parse_agents, parse_benchmarks
+from reports.layout import (
+    AVERAGES,
+    add_benchmarks_argument,
+    arm_style,
+    arm_title,
+    columns,
+    parse_agents,
+    parse_benchmarks,
+)
 from reports.page_tables import contrast_rows, group_spans, paper_table, table_rows
 from reports.paper_tables import read_cells, with_players
 from reports.played import PLAYED_RULE, strips

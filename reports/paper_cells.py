@@ -249,7 +249,7 @@ def _kind_cells(kind: Kind, sheet: Sheet, measured: Measured, rules: Rules) -> p
 
 
 def _rows_of(kind: Kind, sheet: Sheet, registry: Registry) -> list[tuple[str | None, str | None]]:
-    """The rows of a sheet that have cells of a kind: a gain has no row at the baseline, for players, nor printed above."""
+    """The rows that have cells of a kind: a gain has none at the baseline, for players, nor printed above it."""
     if kind == "score":
         return list(sheet.rows)
     at = next((i for i, (row, arm) in enumerate(sheet.rows) if arm == BASELINE or registry.arms[BASELINE] == row), -1)

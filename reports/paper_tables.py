@@ -18,6 +18,7 @@ import pandas as pd
 
 from evals.agents.sokoban_levels import POINTS, published_uppers
 from evals.records import read_records
+from lmmr1.sokoban import SOLVED
 from reports.cells import headline, load_cells
 from reports.files import read_text, run_cli, write_text
 from reports.layout import AGENTS, Benchmark, add_benchmarks_argument, arm_title, parse_all
@@ -115,11 +116,11 @@ def markdown(cells: pd.DataFrame, sheet: Sheet, found: Registry, used: Rules) ->
 def table3_notes(cells: pd.DataFrame) -> list[str]:
     """How little separates the printed rows, and what the measured columns were played on."""
     mini = published_uppers(True)
-    one = [POINTS * upper / len(mini) for upper in (min(mini), max(mini))]
+    least, most = POINTS * (SOLVED / 10) / len(mini), POINTS * max(mini) / len(mini)
     texts = [
         f"Sensitivity of the printed column Sokoban-Global: one more of its {len(mini)} levels solved in every repeat "
-        f"moves the mean by {one[0]:.1f} to {one[1]:.1f} points, so rows a few points apart differ by a level or two. "
-        "The printed values come without intervals.",
+        f"moves the mean by {least:.1f} points (the last box alone) to {most:.1f} (the whole level), so rows a few "
+        "points apart differ by a level or two. The printed values come without intervals.",
         "Scores are points, not percentages. Sokoban: 100 for the best possible play, the idle player gets 100 - 5 x "
         "upper reward of a level. The intervals of measured values are over levels (a level counts with the mean of "
         "its repeats) and, for trained arms, over seeds.",

@@ -26,7 +26,7 @@ from reports.layout import Benchmark
 from reports.samples import clean, first_text
 
 PLAYED_RULE = (
-    "The same levels for every arm, evenly spaced over the level file, of the first seed and repeat: not the best ones. "
+    "The same levels for every arm, evenly spaced over the level file, of the first seed and repeat, not the best. "
     "The pictures are drawn again from the recorded moves; the models saw larger ones, and one at a time."
 )
 

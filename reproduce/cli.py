@@ -99,7 +99,9 @@ def evaluate(
     benchmarks: Annotated[str, typer.Option(help="Names from evals/benchmarks.yaml, separated by commas.")],
     out: Annotated[Path, typer.Option(help="Folder for records, per-sample files and the harness's own output.")],
     protocol: Annotated[str, typer.Option(help="rule, paper or vlmevalkit: docs/protocols.md.")] = "rule",
-    prompt: Annotated[Optional[str], typer.Option(help="none, direct, cot, r1, paper; of agents tags, sections, brief.")] = None,  # noqa: UP045
+    prompt: Annotated[
+        str | None, typer.Option(help="none, direct, cot, r1, paper; of agents tags, sections, brief.")
+    ] = None,
     system_prompt_file: Annotated[Optional[Path], typer.Option(help="The paper's prompt, or data with it.")] = None,  # noqa: UP045
     limit: Annotated[Optional[int], typer.Option(min=1, help="First N problems of each benchmark.")] = None,  # noqa: UP045
     data_root: Annotated[Optional[Path], typer.Option(help="Read local files instead of the Hub.")] = None,  # noqa: UP045
@@ -115,7 +117,7 @@ def evaluate(
     judge_timeout: Annotated[Optional[float], typer.Option(min=1, help="Seconds that one reply may take.")] = None,  # noqa: UP045
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Check model, data and names; run nothing.")] = False,
 ) -> None:
-    """Evaluate any checkpoint on real benchmarks through lm-eval and VLMEvalKit, or as a player of Sokoban and football."""
+    """Evaluate any checkpoint on real benchmarks: lm-eval, VLMEvalKit, or as a player of Sokoban and football."""
     from evals import plan, run
 
     names = [b.strip() for b in benchmarks.split(",") if b.strip()]

@@ -291,7 +291,7 @@ class Plan:
         return " ".join(f"--{k} {' '.join(v)}" for k, v in values.items() if v)
 
     def play_arguments(self, player: str) -> str:
-        """Arguments of `python -m evals.agents.baselines` for one player: all agent benchmarks, as the arms play them."""
+        """Arguments of `python -m evals.agents.baselines` for one player: what the arms play, as they play it."""
         settings = self.profile.eval
         limit = f" --limit {settings.limit}" if settings.limit else ""
         return (

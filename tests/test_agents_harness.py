@@ -265,7 +265,9 @@ def test_a_missing_simulator_is_exit_code_2_with_the_fix(tiny_model, tmp_path, m
     manifest.write_text(json.dumps({"weights": str(tiny_model), "key": "k"}))
     arguments = ["--harness", "agents", "--manifest", str(manifest), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--benchmarks", "football_online"]) == 2
-    assert "Google Research Football is not built; run `make football`, or set LMMR1_FOOTBALL" in capsys.readouterr().err
+    assert (
+        "Google Research Football is not built; run `make football`, or set LMMR1_FOOTBALL" in capsys.readouterr().err
+    )
     assert main([*arguments, "--benchmarks", "math500"]) == 2
     assert "runs on lm_eval, not on agents" in capsys.readouterr().err
 

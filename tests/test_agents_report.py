@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +84,7 @@ def model_for(arm: str, seed: int):
 
     def model(job):
         if job.benchmark.dataset == "football":
-            return player("chance" if arm == "baseline" else "expert", job)
+            return replace(player("chance" if arm == "baseline" else "expert", job), backend="scripted")
         scripted = sokoban.scripted(sokoban.perfect, "brief")
         return type(scripted)(Sometimes(skill, seed + 10), scripted.render, "scripted", "none", None, None)
 
@@ -142,15 +141,15 @@ def test_points_are_not_held_within_the_limits_of_shares():
     far = np.array([[2.0, 2.2, 1.8]])
     assert score_interval([far], points=True).high > 2
     assert score_interval([-far], points=True).low < -2
-    same = score_interval([np.full((1, 3), 0.4)], points=True)
-    assert (same.low, same.high, same.p) == (0.4, 0.4, 0.0)
+    same = score_interval([np.full((1, 3), 0.5)], points=True)
+    assert (same.low, same.high, same.p) == (0.5, 0.5, 0.0)
     none = difference_interval([far], [far], points=True)
     assert (none.low, none.high, none.p, none.p_at_most(0.0), none.p_at_most(-0.02)) == (0, 0, 1.0, 1.0, 0.0)
 
 
 def test_the_text_says_how_little_separates_the_rows_and_what_was_played(root):
     text = (root / "out/paper_table3.md").read_text()
-    assert "moves the mean by 2.8 to 3.1 points" in text
+    assert "moves the mean by 2.5 points (the last box alone) to 3.1 (the whole level)" in text
     assert "environment field, levels own: 10 levels, seed 0 (10 of them)" in text
     assert f"environment sokoban, levels micro\\_sokoban.txt ({LEVELS} of them)" in text
     assert "are never compared" in text
@@ -170,7 +169,9 @@ def test_records_of_players_can_be_compared_and_checked(root):
     found = compare.compare_records(first, second, cross_protocol=True)
     assert [d.column for d in found] == sorted(BENCHMARKS)  # and no mean over games
     by_name = {d.column: d for d in found}
-    difference = level_means(root, "mgt_sokoban", "micro_sokoban").mean() - level_means(root, "baseline", "micro_sokoban").mean()
+    difference = (
+        level_means(root, "mgt_sokoban", "micro_sokoban").mean() - level_means(root, "baseline", "micro_sokoban").mean()
+    )
     assert 100 * by_name["micro_sokoban"].interval.mean == pytest.approx(difference)
     assert gate.judge({"x": found}, rules())
 
@@ -212,8 +213,3 @@ def test_a_football_strip_ends_where_the_episode_ended(root):
         frames = football.replay(row, seed=0)
         assert len(frames) == row["turns"] + 1
         assert frames[0].frames_left - frames[-1].frames_left == row["frames"]
-
-
-def test_the_agents_report_needs_no_torch():
-    code = "import sys, reports.paper_tables, reports.played, evals.agents.baselines; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

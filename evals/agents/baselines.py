@@ -3,9 +3,9 @@
     python -m evals.agents.baselines --player idle --benchmarks sokoban_global football_field --out out/idle
     python -m evals.agents.baselines --published
 
-Players: `idle` does nothing; `chance` plays moves at random; `expert` is the exact solver in Sokoban (100 points on every
-level that can be solved within an episode) and the scripted runner in football. They read the level or the state
-instead of the picture. --published prints the idle player's score on MageBench's published upper rewards.
+Players: `idle` does nothing; `chance` plays moves at random; `expert` is the exact solver in Sokoban (100 points on any
+level that can be solved within an episode) and the scripted runner in football. They read level or state, not the
+picture. --published prints the idle player's score on MageBench's published upper rewards.
 """
 
 from __future__ import annotations
@@ -52,14 +52,17 @@ def player(name: str, job: PlayJob) -> EvalModel:
 
 
 def play(name: str, benchmarks: Sequence[str], out: Path, options: Options) -> list[str]:
-    """Play all benchmarks and write their records below `out`; a line on each. Raises UserError as an evaluation does."""
+    """Play all benchmarks, write their records below `out`, say a line on each. Raises UserError as an evaluation."""
     lines = []
     for job in plan(benchmarks, out, options):
         if not isinstance(job, PlayJob):
             raise UserError(f"--benchmarks {job.name}: not played; scripted players know agent benchmarks alone")
-        for r in run_jobs(lambda job=job: player(name, job), [job], out, options, f"scripted/{name}"):
-            if r.subset == "all":
-                lines.append(f"{name} {r.benchmark}: {r.metric} {100 * r.value:.2f} +- {100 * r.stderr:.2f} (n={r.n})")
+        records = run_jobs(lambda job=job: player(name, job), [job], out, options, f"scripted/{name}")
+        lines += [
+            f"{name} {r.benchmark}: {r.metric} {100 * r.value:.2f} +- {100 * r.stderr:.2f} (n={r.n})"
+            for r in records
+            if r.subset == "all"
+        ]
     return lines
 
 
@@ -71,11 +74,15 @@ def published_lines() -> list[str]:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises UserError where it names nothing to do."""
-    parser = argparse.ArgumentParser(prog="python -m evals.agents.baselines", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m evals.agents.baselines", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--player", choices=PLAYERS)
     parser.add_argument("--benchmarks", nargs="+", default=[])
     parser.add_argument("--out", type=Path, help="folder for the records")
-    parser.add_argument("--published", action="store_true", help="the idle score on MageBench's published upper rewards")
+    parser.add_argument(
+        "--published", action="store_true", help="the idle score on MageBench's published upper rewards"
+    )
     parser.add_argument("--data-root", type=Path, help="folder with level files; default: our own levels")
     parser.add_argument("--benchmark-dir", type=Path, help="folder with the micro benchmarks' files")
     parser.add_argument("--limit", type=int, help="only the first N levels")

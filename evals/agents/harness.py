@@ -106,7 +106,7 @@ def play_job(
 
 
 def _form(benchmark: Benchmark, protocol: ProtocolSettings, prompt: str | None) -> str:
-    """The prompt form: the one that was asked for, the benchmark's, MageBench's where tools run as they come, LMM-R1's."""
+    """The prompt form: what was asked for, the benchmark's, MageBench's where tools run as they come, LMM-R1's."""
     return prompt or benchmark.play.get("form") or ("sections" if protocol.scoring == "harness" else "tags")
 
 
@@ -129,4 +129,3 @@ def _common(
         "data_sha256": levels.sha256,
         "data_pin": levels.pin,
     }
-

@@ -23,7 +23,7 @@ from lmmr1.sokoban import Level
 from lmmr1.types import UserError
 
 OWN_SOKOBAN = Path(__file__).with_name("sokoban_own.txt")
-"""20 levels that our generator drew: small-v0, small-v1, v0, v1. Training must exclude them where they are tested on."""
+"""20 levels that our generator drew: small-v0, small-v1, v0, v1. Training excludes them where they are tested on."""
 
 MINI = "MageBench mini"
 """Name of the level set that Table 3 prints scores for."""
@@ -100,9 +100,7 @@ def _named(path: Path, files: int, tasks: Sequence[T]) -> list[T]:
 # ---------------------------------------------------------------------------------------------------------------- where
 
 
-def _locate(
-    benchmark: Benchmark, data_root: Path | None, benchmark_dir: Path | None
-) -> tuple[list[Path], DataFile]:
+def _locate(benchmark: Benchmark, data_root: Path | None, benchmark_dir: Path | None) -> tuple[list[Path], DataFile]:
     """Level files, none where our own are to be played, and the pin of the first. Raises UserError."""
     if benchmark.source == "micro":
         if benchmark_dir is None:
@@ -129,7 +127,7 @@ def _there(path: Path) -> Path:
 
 
 def _of_name(benchmark: Benchmark, root: Path) -> list[Path]:
-    """The level files in the folder of the benchmark's name, of the one kind that is there, or the file of its name."""
+    """The level files of one kind in the folder of the benchmark's name, or the file of its name."""
     for suffix in SUFFIXES[benchmark.dataset]:
         files = sorted(p for p in (root / benchmark.name).glob(f"*{suffix}") if not p.name.startswith(("_", ".")))
         if files:
@@ -143,7 +141,7 @@ def _of_name(benchmark: Benchmark, root: Path) -> list[Path]:
 
 
 def _sokoban_file(path: Path, limit: int | None) -> list[sokoban_levels.Task]:
-    """Boxoban's text, or JSON rows with `id`, `level` (text or list of lines) and perhaps `category`, `upper_reward`."""
+    """Boxoban text, or JSON rows: `id`, `level` (text or list of lines), perhaps `category`, `upper_reward`."""
     if path.suffix == ".txt":
         return sokoban_levels.read_tasks(path, limit)
     tasks = []
