@@ -57,10 +57,11 @@ def draw_rooms(side: str, n: int, seed: int) -> tuple[Task, ...]:
     return tuple(generate(SPEC, n, seed, wanted=lambda form: split(form) == side))
 
 
-def images(level: Level) -> list[Level]:
+@cache
+def images(level: Level) -> tuple[Level, ...]:
     """The 8 rotations and reflections of a room; fewer where it is symmetric to itself."""
     texts = ["\n".join(rows) for rows in symmetries(level.text().split("\n"))]
-    return [Level.parse(text) for text in dict.fromkeys(texts)]
+    return tuple(Level.parse(text) for text in dict.fromkeys(texts))
 
 
 def cells(level: Level) -> tuple[str, ...]:
@@ -101,8 +102,7 @@ def places(level: Level) -> str:
 def trace(level: Level, moves: Sequence[Action]) -> str:
     """The game: the cells of player and box at the start, then every move with their cells after it: `fjrightgj`.
 
-    Both cells stand after every move, changed or not: with a fixed distance to what a step depends on, it is learned
-    much sooner.
+    Both cells stand after every move, changed or not, so what a step depends on stands at a fixed distance.
     """
     states = play(level, moves)
     cells = ["".join(letter(level, cell) for cell in (state.player, *state.boxes)) for state in states]
@@ -132,6 +132,7 @@ def detour(rng: random.Random, level: Level) -> tuple[Action, ...]:
     return moves if len(moves) <= SPEC.max_moves else shortest(level)
 
 
+@cache
 def shortest(level: Level) -> tuple[Action, ...]:
     """A shortest solution of a solvable room."""
     solution = solve(level)
