@@ -15,8 +15,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evals.agents.level_sets import OWN_SOKOBAN
-from evals.agents.sokoban_levels import PAPER_MIX
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
 from reproduce import hub, sokoban_data
@@ -31,7 +29,7 @@ def prompts(spec: dict[str, Any], seed: int, out: Path, checkpoint: Path | None 
     if "hub" in spec:
         hub.write_prompts(spec["hub"], out, _check(spec, checkpoint), spec.get("gold", True))
     elif "sokoban" in spec:
-        sokoban_data.write_prompts(sokoban_data.SokobanData(mix=PAPER_MIX), seed, out, exclude=[OWN_SOKOBAN])
+        sokoban_data.write_stage(spec["sokoban"], spec["n"], seed, out)
     else:
         build.write_prompts(spec["mix"], spec["n"], seed, out)
 
@@ -50,7 +48,7 @@ def _check(spec: dict[str, Any], checkpoint: Path | None) -> hub.PromptCheck | N
 def benchmark(name: str, items: int, out: Path) -> None:
     """The file of a micro benchmark: problems, or levels to play."""
     if name == "micro_sokoban":
-        sokoban_data.write_levels(sokoban_data.micro_levels(items), 0, out)
+        sokoban_data.write_levels(sokoban_data.micro_levels(items), sokoban_data.MICRO_SEED, out)
     else:
         build.write_benchmark(name, items, 0, out)
 
