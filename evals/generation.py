@@ -59,15 +59,15 @@ def load_model(
 ) -> EvalModel:
     """Load a checkpoint folder or Hub id for greedy decoding; images are resized to have at least `min_pixels` and at
     most `max_pixels` (None: as the checkpoint says). Raises UserError where it is neither."""
+    from lmmr1.packed import PackedEngine
     from lmmr1.policy import load_policy
-    from lmmr1.rollout import HFEngine
 
     policy = load_policy(source, revision=revision, min_pixels=min_pixels, max_pixels=max_pixels)
     size = policy.processor.image_processor.size
     return EvalModel(
-        engine=HFEngine(policy),
+        engine=PackedEngine(policy),
         render=policy.render,
-        backend=f"{HFEngine.__name__}/{policy.device.type}",
+        backend=f"{PackedEngine.__name__}/{policy.device.type}",
         dtype=str(policy.model.dtype).removeprefix("torch."),
         min_pixels=size.get("shortest_edge"),
         max_pixels=size.get("longest_edge"),

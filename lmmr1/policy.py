@@ -142,12 +142,7 @@ class Prefix:
     @classmethod
     def forward(cls, model: Any, batch: dict[str, torch.Tensor]) -> Prefix:
         """One forward of the Hugging Face model: vision tower, image merge, 3-D M-RoPE and padding are all its own."""
-        mask = batch["attention_mask"]
-        if "image_grid_thw" in batch:
-            keys = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
-            positions, _ = model.model.get_rope_index(**{k: batch[k] for k in keys})
-        else:
-            positions = (mask.cumsum(-1) - 1).clamp(min=0).expand(3, -1, -1)
+        mask, positions = batch["attention_mask"], prompt_positions(model, batch)
         out = model.model(**batch, position_ids=positions, use_cache=True)
         kv = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
         last = out.last_hidden_state[:, -1]
@@ -169,6 +164,15 @@ class Prefix:
         pairs = [p for p in [*pairs, (self.last, self.last_leaf.grad)] if p[1] is not None and p[0].requires_grad]
         if pairs:
             torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs])
+
+
+def prompt_positions(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(3, P, T) M-RoPE positions of the processor's left-padded batch."""
+    if "image_grid_thw" not in batch:
+        return (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0).expand(3, -1, -1)
+    keys = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+    positions, _ = model.model.get_rope_index(**{k: batch[k] for k in keys})
+    return positions
 
 
 def open_image(path: Path) -> Image.Image:
