@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
 from lmmr1.config import SamplingConfig
-from lmmr1.policy import Policy, Prefix, prompt_positions
+from lmmr1.policy import Policy, Prefix
 from lmmr1.rollout import HFEngine
 from lmmr1.suffix import Head, TextWeights, rope, signed_tables
 from lmmr1.types import Sample
@@ -30,6 +31,8 @@ class PackedEngine(HFEngine):
     def __init__(self, policy: Policy) -> None:
         """`policy` must not be trained meanwhile: what is kept of its prompts is never computed again."""
         super().__init__(policy)
+        for block in policy.model.model.visual.blocks:
+            use_batched_windows(block.attn)
         self._head: Head | None = None
         self._previous: torch.Tensor | None = None
 
@@ -38,7 +41,7 @@ class PackedEngine(HFEngine):
         policy = self.policy
         with torch.inference_mode():
             w = TextWeights.of(policy.model, grad=False)
-            batch = policy.with_features(samples, policy.encode(samples, sampling.max_prompt_length))
+            batch = policy.with_features(samples, policy.encode_rows(samples, sampling.max_prompt_length))
             rows = Rows.of(policy.model, batch)
             head = self._shared(w, rows)
             return forward(policy.model, w, rows, head), head
@@ -68,24 +71,21 @@ class Rows:
 
     @classmethod
     def of(cls, model: Any, batch: dict[str, Any]) -> Rows:
-        """From the processor's batch, left-padded, with features instead of pixels.
+        """From `Policy.encode_rows`, with features instead of pixels.
 
         Raises ValueError where it has pixels: the features of a vision tower that is trained are not kept.
         """
         if "pixel_values" in batch:
             raise ValueError("pixels where image features are expected; freeze the vision tower")
-        mask = batch["attention_mask"].bool()
-        lengths, flat = mask.sum(1).tolist(), batch["input_ids"][mask]
+        ids: list[torch.Tensor] = batch["input_ids"]
+        lengths, flat = [len(t) for t in ids], torch.cat(ids)
         embedded, is_image = model.get_input_embeddings()(flat), flat == model.config.image_token_id
         if "mm_encoder_outputs" in batch:
             embedded[is_image] = torch.cat(batch["mm_encoder_outputs"]["image"].pooler_output).to(embedded.dtype)
-        images = [row.nonzero()[:, 0].tolist() for row in is_image.split(lengths)]
-        return cls(
-            list(flat.split(lengths)),
-            list(embedded.split(lengths)),
-            list(prompt_positions(model, batch)[:, mask].split(lengths, 1)),
-            [found[0] if found else length for found, length in zip(images, lengths, strict=True)],
-        )
+        marks = list(is_image.split(lengths))
+        first = [int(mark.float().argmax()) if bool(mark.any()) else len(mark) for mark in marks]
+        positions = _positions(model, ids, marks, batch.get("image_grid_thw"))
+        return cls(ids, list(embedded.split(lengths)), positions, first)
 
     def common(self, previous: torch.Tensor | None) -> torch.Tensor:
         """Tokens that all prompts, and `previous`, begin with: text only, and never a whole prompt."""
@@ -103,6 +103,25 @@ class Rows:
             [t[:, n:] for t in self.positions],
             [max(at - n, 0) for at in self.images_from],
         )
+
+
+def _positions(
+    model: Any, ids: list[torch.Tensor], marks: list[torch.Tensor], grids: torch.Tensor | None
+) -> list[torch.Tensor]:
+    """(3, T) M-RoPE positions of each prompt; `marks` (T,) are True at image tokens, `grids` (images, 3) in order."""
+    out, used = [], 0
+    merged = model.config.vision_config.spatial_merge_size**2
+    for tokens, mark in zip(ids, marks, strict=True):
+        found, until = int(mark.sum()), used
+        if found == 0:
+            out.append(torch.arange(len(tokens), device=tokens.device).expand(3, -1))
+            continue
+        while found > 0 and grids is not None:
+            found, until = found - int(grids[until].prod()) // merged, until + 1
+        position, _ = model.model.get_rope_index(tokens[None], mark[None].int(), image_grid_thw=grids[used:until])
+        out.append(position[:, 0])
+        used = until
+    return out
 
 
 def agreeing(a: torch.Tensor, b: torch.Tensor) -> int:
@@ -146,6 +165,28 @@ def forward(model: Any, w: TextWeights, rows: Rows, head: Head | None) -> Prefix
     next_position = torch.stack([p.max() + 1 for p in rows.positions])
     ids = torch.zeros_like(mask, dtype=torch.long).masked_scatter(mask, torch.cat(rows.ids))
     return Prefix(kv, last, mask.long(), next_position, [], last, ids)
+
+
+def use_batched_windows(attention: Any) -> None:
+    """Let a vision layer attend in all windows of one length at once, instead of in one after the other."""
+
+    def attend(
+        hidden_states: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        **_: Any,
+    ) -> torch.Tensor:
+        n, heads = hidden_states.size(0), attention.num_heads
+        q, k, v = attention.qkv(hidden_states).view(n, 3, heads, -1).unbind(1)
+        q, k = apply_rotary_pos_emb_vision(q, k, *position_embeddings)
+        mixed, sizes = torch.empty_like(v), cu_seqlens.diff()
+        for size in sizes[sizes > 0].unique().tolist():
+            at = (cu_seqlens[:-1][sizes == size, None] + torch.arange(size, device=sizes.device)).flatten()
+            windows = (t[at].view(-1, size, heads, t.size(2)).transpose(1, 2) for t in (q, k, v))
+            mixed[at] = F.scaled_dot_product_attention(*windows).transpose(1, 2).flatten(0, 1)
+        return attention.proj(mixed.flatten(1))
+
+    attention.forward = attend
 
 
 def _causal(longest: int, before: int, like: torch.Tensor) -> torch.Tensor:

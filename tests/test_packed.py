@@ -94,7 +94,7 @@ def test_images_are_never_part_of_the_beginning(tiny_model, make_samples):
     policy = load_policy(str(tiny_model))
     (sample,) = make_samples(1, KINDS["image"])
     with torch.inference_mode():
-        batch = policy.with_features([sample, sample], policy.encode([sample, sample], 1000))
+        batch = policy.with_features([sample, sample], policy.encode_rows([sample, sample], 1000))
         rows = Rows.of(policy.model, batch)
         common = rows.common(None)
     assert common.numel() > 0 and policy.model.config.image_token_id not in common.tolist()
