@@ -94,6 +94,15 @@ class LossConfig(Settings):
     """Largest per-token weight where the sampler is another engine; the built-in sampler needs none."""
 
 
+class LoraConfig(Settings):
+    """Low-rank adapters instead of full weights (LoRA, 2106.09685), with PEFT's names."""
+
+    r: int = Field(64, gt=0)
+    alpha: int = Field(128, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
 class TrainConfig(Settings):
     """One stage of training. `seed` fixes data order, sampling and everything else."""
 
@@ -121,6 +130,11 @@ class TrainConfig(Settings):
     weight_decay: float = 0.0
     max_grad_norm: float = Field(1.0, gt=0)
     freeze_vision: bool = False
+    lora: LoraConfig | None = None
+    gradient_checkpointing: bool = False
+    min_pixels: int | None = Field(None, gt=0)
+    max_pixels: int | None = Field(None, gt=0)
+    """Bounds of an image's area, to which it is scaled; None: the checkpoint's own processor. Training only."""
     save_steps: int = Field(20, gt=0)
     """Steps between resumable checkpoints."""
     sampling: SamplingConfig = SamplingConfig()

@@ -30,7 +30,7 @@ from lmmr1.rewards import VerifierPool, score
 from lmmr1.rewards.judge import Rule
 from lmmr1.rollout import Engine, HFEngine
 from lmmr1.store import Store, read_manifest, run_key, write_manifest
-from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError
+from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError, UserError
 from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
 from lmmr1.vllm_engine import VLLMEngine
 
@@ -67,10 +67,13 @@ def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tupl
 
 def build(cfg: TrainConfig, parent: Manifest) -> tuple[Policy, Policy | None, Engine, torch.optim.Optimizer]:
     """Policy, frozen reference (only at beta > 0), sampling engine and optimizer."""
-    policy = load_policy(parent.weights, trainable=True)
+    if cfg.lora is not None or cfg.gradient_checkpointing:
+        raise UserError("config, keys lora and gradient_checkpointing: not built into this trainer; leave them out")
+    pixels = (cfg.min_pixels, cfg.max_pixels)
+    policy = load_policy(parent.weights, None, True, *pixels)
     if cfg.freeze_vision:
         policy.model.model.visual.requires_grad_(False)
-    reference = load_policy(parent.weights) if cfg.loss.beta > 0 else None
+    reference = load_policy(parent.weights, None, False, *pixels) if cfg.loss.beta > 0 else None
     params = [p for p in policy.model.parameters() if p.requires_grad]
     betas = (cfg.adam_beta1, cfg.adam_beta2)
     optimizer = torch.optim.AdamW(params, lr=cfg.learning_rate, betas=betas, weight_decay=cfg.weight_decay, fused=True)
