@@ -9,8 +9,8 @@
         --benchmarks micro_chain micro_table ...
 
 --contrasts, --prompt-styles and --contamination may be left out; --paper-tables, --figures, --images, --completions and
---timings may be empty. A figure's caption is the text of reports/captions/NAME.rst. How many answers are embedded is said
-in config/report.yaml.
+--timings may be empty. A figure's caption is the text of reports/captions/NAME.rst. How many answers are embedded is
+said in config/report.yaml.
 """
 
 from __future__ import annotations
