@@ -91,6 +91,8 @@ class EvalSettings(Settings):
     batch_size: int = Field(64, gt=0)
     jobs: Literal["arm", "benchmark"] = "arm"
     """One job per arm and harness (models that load slower than they answer), or per run and benchmark (a cluster)."""
+    prompts: tuple[Literal["none", "direct", "cot", "r1"], ...] = ()
+    """Prompt styles under which every arm is evaluated besides, for the table of arms and styles."""
 
 
 def _listed(names: Any) -> Any:
@@ -287,11 +289,31 @@ class Plan:
         """The same for one run and one benchmark."""
         return self._eval_arguments([self.results(arm, seed)], [benchmark])
 
-    def _eval_arguments(self, folders: list[str], benchmarks: list[str]) -> str:
+    def style_records(self, arm: str, style: str) -> list[str]:
+        """The record files of all runs of an arm under a prompt style."""
+        folders = [self.results("prompts", style, arm, str(s)) for s in self.seeds_of(arm)]
+        return [f"{folder}/eval/{b}/record.json" for folder in folders for b in self.benchmarks]
+
+    def style_scores(self) -> list[str]:
+        """The scores of every arm under every prompt style that the profile asks for."""
+        return [self.results("prompts", s, a, "scores.csv") for s in self.profile.eval.prompts for a in self.arms]
+
+    def style_arguments(self, harness: str, arm: str, style: str) -> str:
+        """As `eval_arguments`, under a prompt style and into its own folder."""
+        folders = self.runs([arm])
+        out = [self.results("prompts", style, arm, str(s), "eval") for s in self.seeds_of(arm)]
+        return f"{self._eval_arguments(folders, self.of_harness(harness), out)} --prompt {style}"
+
+    @property
+    def probed(self) -> list[str]:
+        """Benchmarks that are compared with the training prompts: those whose files are made here."""
+        return [b for h in ("lm_eval", "vlmevalkit") for b in self.micro_benchmarks(h)] if self.used_stages else []
+
+    def _eval_arguments(self, folders: list[str], benchmarks: list[str], out: list[str] | None = None) -> str:
         settings = self.profile.eval
         values = {
             "manifest": [f"{folder}/manifest.json" for folder in folders],
-            "out": [f"{folder}/eval" for folder in folders],
+            "out": out or [f"{folder}/eval" for folder in folders],
             "benchmarks": benchmarks,
             "benchmark-dir": [self.results("benchmarks")],
             "batch-size": [str(settings.batch_size)],
