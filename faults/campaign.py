@@ -36,6 +36,7 @@ PLAN: dict[str, dict[str, int]] = {
         "full disk": 2,
     },
     "evaluation, VLMEvalKit": {"kill -9": 6, "kill -9, then a bit flip": 2, "bit flip": 2},
+    "evaluation, agents": {"kill -9": 3, "bit flip": 2},
     "scores": {"kill -9": 4, "bit flip": 2},
     "tables": {"kill -9": 5, "bit flip": 2},
     "plots": {"kill -9": 3},
@@ -251,8 +252,8 @@ class Campaign:
         try:
             self.tree(folder)
             self.undo(job, folder)
-            outcome = run(job, folder)
-            if outcome.code not in _good_codes(job) or (wrong := self.wrong(folder)):
+            outcome, wrong = run(job, folder), self.wrong(folder)
+            if outcome.code not in _good_codes(job) or wrong:
                 raise RuntimeError(f"{job.name}, undisturbed: {outcome.text[-1000:]} {wrong[:5]}")
             return outcome.cpu
         finally:

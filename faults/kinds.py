@@ -206,7 +206,9 @@ def read_by(job: Job, folder: Path) -> list[Path]:
     return [path for path in found if path.is_file() and "timings" not in path.parts]
 
 
-EVALUATIONS = ("eval_lm_eval", "eval_lm_eval_adopted", "eval_vlmevalkit", "eval_vlmevalkit_adopted")
+EVALUATIONS = tuple(
+    f"eval_{harness}{kind}" for harness in ("lm_eval", "vlmevalkit", "agents") for kind in ("", "_adopted")
+)
 
 
 def weights_of(manifest: Path, folder: Path) -> set[Path]:

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from lmmr1 import NUMERICS
 from lmmr1.config import TrainConfig
 from lmmr1.files import seal, seal_folder, sha256_file, sha256_weights, verify, verify_weights, write, writing
-from lmmr1.policy import Policy
+from lmmr1.policy import Policy, load_processor
 from lmmr1.types import Manifest, UserError
 
 LOGS = ("steps.jsonl", "completions.jsonl", "timings.jsonl")
@@ -77,7 +77,8 @@ def adopt(weights: str, name: str) -> Manifest:
 def _manifest(
     key: str, weights: str, digest: str, parent: str | None, config: dict[str, Any], data: str | None
 ) -> Manifest:
-    versions = {p: version(p) for p in ("torch", "transformers", "lmmr1")} | {"python": platform.python_version()}
+    packages = ("torch", "transformers", "lmmr1", *(["trl"] if config.get("trainer") == "trl" else []))
+    versions = {p: version(p) for p in packages} | {"python": platform.python_version()}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return Manifest(key, weights, digest, parent, config, data, NUMERICS, code_version(), versions, device)
 
@@ -139,6 +140,12 @@ class Store:
                 raise ValueError(f"{self.folder / name} is damaged")
         return state
 
+    def _state(self, step: int, digests: dict[str, str]) -> dict[str, Any]:
+        """What a resume point says: its step, sha256 of its files, the logs' lengths and sha256 so far."""
+        sizes = {name: (self.folder / name).stat().st_size for name in LOGS}
+        logs = {name: sha256_start(self.folder / name, size) for name, size in sizes.items()}
+        return {"step": step, "log_bytes": sizes, "log_sha256": logs, "sha256": digests}
+
     def _cut_logs(self, sizes: dict[str, int]) -> None:
         for name in LOGS:
             (self.folder / name).touch()
@@ -159,10 +166,7 @@ class Store:
             save_file(weights, partial / "model.safetensors")
             save_file(_moments(policy, optimizer), partial / "optimizer.safetensors")
         digests = {f.name: sha256_file(f) for f in sorted(partial.glob("*.safetensors"))}
-        sizes = {name: (self.folder / name).stat().st_size for name in LOGS}
-        logs = {name: sha256_start(self.folder / name, size) for name, size in sizes.items()}
-        state = {"step": step, "log_bytes": sizes, "log_sha256": logs, "sha256": digests}
-        write_json(partial / "state.json", state, sealed=True)
+        write_json(partial / "state.json", self._state(step, digests), sealed=True)
         with saving(point):
             shutil.rmtree(point, ignore_errors=True)
             os.replace(partial, point)
@@ -170,12 +174,37 @@ class Store:
         for old in points[:-2]:
             shutil.rmtree(old)
 
+    def seal(self, step: int, point: Path) -> None:
+        """Make a resume point of a folder that another trainer wrote: digests and the logs' lengths beside it, last."""
+        files = sorted(f for f in point.rglob("*") if f.is_file())
+        digests = {str(f.relative_to(point)): sha256_file(f) for f in files}
+        write_json(point / "state.json", self._state(step, digests), sealed=True)
+
+    def sealed(self) -> Path | None:
+        """The newest whole sealed folder in resume/, or None; the logs are cut back to it."""
+        points = sorted(self.folder.glob("resume/checkpoint-*"), key=lambda p: int(p.name.partition("-")[2]))
+        for point in reversed(points):
+            try:
+                state = self._checked_state(point)
+            except (OSError, ValueError, KeyError) as e:
+                print(f"resume point {point} is not usable ({e}); trying the one before", flush=True)
+                continue
+            self._cut_logs(state["log_bytes"])
+            return point
+        self._cut_logs(dict.fromkeys(LOGS, 0))
+        return None
+
     def finish(self, policy: Policy, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
         """Write the model in Hugging Face format (rename at the end) and return its manifest."""
         with saving(self.final):
             partial = _fresh(self.folder / "final.partial")
             policy.model.save_pretrained(partial)
-            policy.processor.save_pretrained(partial)
+            load_processor(policy.source).save_pretrained(partial)  # not the image bounds of training
+        return self.publish(partial, parent, cfg, data_sha256)
+
+    def publish(self, partial: Path, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
+        """Make `partial`, a whole model in Hugging Face format, the sealed result (by renaming); its manifest."""
+        with saving(self.final):
             seal_folder(partial)
             shutil.rmtree(self.final, ignore_errors=True)
             os.replace(partial, self.final)
