@@ -17,7 +17,8 @@ import pytest
 from reproduce.plan import ROOT, Plan, alternatives
 
 pytestmark = pytest.mark.slow
-HEAVY = {"checkpoint", "train", "eval_lm_eval", "eval_lm_eval_adopted", "eval_vlmevalkit", "eval_vlmevalkit_adopted"}
+HEAVY = {"checkpoint", "train", "eval_lm_eval", "eval_lm_eval_adopted", "eval_vlmevalkit", "eval_vlmevalkit_adopted",
+         "eval_agents", "eval_agents_adopted", "play_scripted"}  # fmt: skip
 EXPECTED_TRAININGS = {"smoke": 6, "micro": 30}
 
 
@@ -84,8 +85,20 @@ def test_table_has_all_arms_and_benchmarks(finished):
         rows = list(csv.DictReader(f))
     plan = Plan.load({"profile": "smoke"})
     assert {r["arm"] for r in rows} == set(plan.arms) >= {"baseline", "fre", "mgt_only", "two_stage", "random_reward"}
-    assert {r["column"] for r in rows} >= set(plan.benchmarks)
+    assert {r["column"] for r in rows} >= set(plan.benchmarks) - set(plan.of_harness("agents"))
     assert len(rows) == len(plan.arms) * (7 + 2)
+
+
+def test_table_3_has_all_arms_and_players_on_both_games(finished):
+    with (finished / "results/smoke/report/paper_table3.csv").open() as f:
+        rows = [r for r in csv.DictReader(f) if r["kind"] == "score" and r["measured"]]
+    plan = Plan.load({"profile": "smoke"})
+    wanted = {(arm, game) for arm in (*plan.arms, *plan.players) for game in plan.of_harness("agents")}
+    assert {(r["arm"], r["column"]) for r in rows} == wanted and len(wanted) == 20
+    of = {(r["arm"], r["column"]): float(r["measured"]) for r in rows}
+    assert of["expert", "micro_sokoban"] == 100 > of["idle", "micro_sokoban"]
+    page = (finished / "results/smoke/report/index.html").read_text()
+    assert "Played levels" in page and page.count("data:image/webp;base64,") >= len(wanted)
 
 
 def test_every_number_is_traceable_to_a_record(finished):

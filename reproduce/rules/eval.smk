@@ -52,25 +52,6 @@ use rule eval_vlmevalkit as eval_vlmevalkit_adopted with:
         arm=alternatives(plan.adopted if plan.of_harness("vlmevalkit") else []),
 
 
-rule play_scripted:
-    input:
-        plan.benchmark_files("agents"),
-    output:
-        plan.player_records("{player}") or [plan.results("{player}", "nothing_played")],
-    log:
-        plan.results("logs", "play_scripted_{player}.log"),
-    wildcard_constraints:
-        player=alternatives(plan.players),
-    threads: plan.threads("benchmark")
-    resources:
-        **plan.resources("benchmark"),
-    params:
-        arguments=lambda wc: plan.play_arguments(wc.player),
-        numerics=plan.numerics,
-    shell:
-        "{PYTHON} evals.agents.baselines --player {wildcards.player} {params.arguments} > {log} 2>&1"
-
-
 use rule eval_lm_eval as eval_agents with:
     input:
         manifests=lambda wc: plan.runs([wc.arm], "manifest.json"),
