@@ -51,6 +51,7 @@ else:
     include: "reproduce/rules/eval_each.smk"
 
 
+include: "reproduce/rules/players.smk"
 include: "reproduce/rules/report.smk"
 
 
@@ -73,6 +74,7 @@ rule reproduce_all:
         # the edge files of every run are targets, so a crashed stage can never hide behind an old report
         plan.runs(plan.arms, "manifest.json"),
         plan.records(plan.arms),
+        [r for player in plan.players for r in plan.player_records(player)],
         [plan.results(arm, "scores.csv") for arm in plan.arms],
         f"{REPORT}/index.html",
         EVIDENCE,

@@ -109,12 +109,15 @@ def evaluate(
     benchmarks: Annotated[str, typer.Option(help="Names from evals/benchmarks.yaml, separated by commas.")],
     out: Annotated[Path, typer.Option(help="Folder for records, per-sample files and the harness's own output.")],
     protocol: Annotated[str, typer.Option(help="rule, paper or vlmevalkit: docs/protocols.md.")] = "rule",
-    prompt: Annotated[Optional[str], typer.Option(help="none, direct, cot, r1 or paper, not the protocol's.")] = None,  # noqa: UP045
+    prompt: Annotated[
+        str | None, typer.Option(help="none, direct, cot, r1, paper; of agents tags, sections, brief.")
+    ] = None,
     system_prompt_file: Annotated[Optional[Path], typer.Option(help="The paper's prompt, or data with it.")] = None,  # noqa: UP045
     limit: Annotated[Optional[int], typer.Option(min=1, help="First N problems of each benchmark.")] = None,  # noqa: UP045
     data_root: Annotated[Optional[Path], typer.Option(help="Read local files instead of the Hub.")] = None,  # noqa: UP045
     any_data: Annotated[bool, typer.Option("--any-data", help="Also files that are not the pinned ones.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch.")] = 32,
+    workers: Annotated[str, typer.Option(help="Processes that answer; auto: one for each GPU or core.")] = "auto",
     max_new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Instead of the protocol's limit.")] = None,  # noqa: UP045
     judge_url: Annotated[
         Optional[str],  # noqa: UP045
@@ -125,7 +128,7 @@ def evaluate(
     judge_timeout: Annotated[Optional[float], typer.Option(min=1, help="Seconds that one reply may take.")] = None,  # noqa: UP045
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Check model, data and names; run nothing.")] = False,
 ) -> None:
-    """Evaluate any checkpoint on real benchmarks through lm-eval and VLMEvalKit."""
+    """Evaluate any checkpoint on real benchmarks: lm-eval, VLMEvalKit, or as a player of Sokoban and football."""
     from evals import plan, run
 
     names = [b.strip() for b in benchmarks.split(",") if b.strip()]
@@ -136,6 +139,7 @@ def evaluate(
         system_prompt_file=system_prompt_file,
         limit=limit,
         batch_size=batch_size,
+        workers=plan.worker_count(workers),
         max_new_tokens=max_new_tokens,
         data_root=data_root,
         any_data=any_data,
@@ -150,9 +154,8 @@ def evaluate(
     table = Table("benchmark", "metric", "value", "stderr", "n", "protocol", box=None, padding=(0, 1))
     for r in records:
         if r.subset == "all":
-            table.add_row(
-                r.benchmark, r.metric, f"{100 * r.value:.2f} %", f"{100 * r.stderr:.2f}", str(r.n), r.protocol.hash
-            )
+            value = f"{100 * r.value:.2f}" + (" %" if r.metric == "accuracy" else "")  # a score is in points
+            table.add_row(r.benchmark, r.metric, value, f"{100 * r.stderr:.2f}", str(r.n), r.protocol.hash)
     console.print(table)
 
 
