@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lmmr1.types import UserError
 
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+"""TRL's `report_to`, of the trackers that lmmr1/tracking.py knows."""
+
 
 class Settings(BaseModel):
     """Frozen; an unknown key is an error."""

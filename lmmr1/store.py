@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from lmmr1 import NUMERICS
 from lmmr1.config import TrainConfig
-from lmmr1.policy import Policy
+from lmmr1.policy import Policy, load_processor
 from lmmr1.types import Manifest, UserError
 
 LOGS = ("steps.jsonl", "completions.jsonl", "timings.jsonl")
@@ -189,7 +189,7 @@ class Store:
         """Write the model in Hugging Face format (rename at the end) and return its manifest."""
         partial = _fresh(self.folder / "final.partial")
         policy.model.save_pretrained(partial)
-        policy.processor.save_pretrained(partial)
+        load_processor(policy.source).save_pretrained(partial)  # not the image bounds of training
         return self.publish(partial, parent, cfg, data_sha256)
 
     def publish(self, partial: Path, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:

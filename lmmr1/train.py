@@ -30,16 +30,20 @@ from lmmr1.rewards import score, verifier_pool
 from lmmr1.rollout import Engine, HFEngine
 from lmmr1.schedule import learning_rate
 from lmmr1.store import Store, read_manifest, run_key, write_manifest
+from lmmr1.tracking import NOWHERE, VARIABLE, Reporting, parse_names, require_installed
 from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError, UserError
 from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
 from lmmr1.vllm_engine import VLLMEngine
 
 
-def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tuple[Manifest, Store]:
+def train(
+    cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path, report_to: Reporting = NOWHERE
+) -> tuple[Manifest, Store]:
     """Run one stage from `parent` on `prompts`, resuming where an earlier attempt stopped. Returns manifest and store.
 
     Raises UserError for bad input before any compute is spent, TrainingError where numbers stop being finite.
     """
+    require_installed(report_to.names)
     samples = read_samples(prompts)
     data = data_sha256(prompts, samples)
     store = Store(root, run_key(cfg, parent.key, data))
@@ -51,7 +55,8 @@ def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tupl
         return trl_trainer.train(cfg, parent, samples, data, store), store
     policy, reference, engine, optimizer = build(cfg, parent)
     start = store.resume(policy, optimizer)
-    with progress() as bar, verifier_pool(cfg.reward) as verifier:
+    trackers = report_to.open(cfg, store.key, start)
+    with progress() as bar, verifier_pool(cfg.reward) as verifier, trackers:
         task = bar.add_task(f"train {prompts.stem}", total=cfg.max_steps, completed=start)
         for step, samples_P in prompt_batches(samples, cfg.prompts_drawn, cfg.seed, start, cfg.max_steps):
             began = time.perf_counter()
@@ -60,9 +65,12 @@ def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tupl
             kept_P = informative(groups_P, cfg.num_prompts)
             batch = to_batch(kept_P, policy, reference, engine.exact, cfg)
             stats = learn(policy, reference, optimizer, batch, cfg, step, store)
-            store.log("steps.jsonl", {"step": step, **step_metrics(groups_P), **stats.metrics})
+            metrics = {"step": step, **step_metrics(groups_P), **stats.metrics}
+            seconds = timings(step, time.perf_counter() - began, groups_P)
+            store.log("steps.jsonl", metrics)
             store.log("completions.jsonl", *completion_rows(step, kept_P, batch.advantages[:, 0].tolist()))
-            store.log("timings.jsonl", timings(step, time.perf_counter() - began, groups_P))
+            store.log("timings.jsonl", seconds)
+            trackers.log(step, metrics, seconds)
             if step % cfg.save_steps == 0 and step < cfg.max_steps:
                 store.save(step, policy, optimizer)
             bar.advance(task)
@@ -137,9 +145,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prompts", type=Path, required=True, help="JSONL with the training prompts")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="content-addressed store")
     parser.add_argument("--out", type=Path, required=True, help="folder for manifest.json and the logs")
+    parser.add_argument("--report-to", default=os.environ.get(VARIABLE), help="tensorboard, wandb, trackio: a,b")
     args = parser.parse_args(argv)
+    report_to = Reporting(parse_names(args.report_to, "--report-to"), args.out)
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
-    manifest, store = train(load_train_config(args.config), read_manifest(args.parent), args.prompts, args.checkpoints)
+    cfg, parent = load_train_config(args.config), read_manifest(args.parent)
+    manifest, store = train(cfg, parent, args.prompts, args.checkpoints, report_to)
     if int(os.environ.get("RANK", "0")):
         return  # under `accelerate launch` the first process writes what the workflow waits for
     args.out.mkdir(parents=True, exist_ok=True)
