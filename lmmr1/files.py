@@ -123,6 +123,8 @@ def _line(digest: str, name: str) -> str:
 
 def verify(path: Path, fix: str = "delete it and make it again") -> None:
     """Raise UserError, naming the damaged file, where `path` (or what was sealed with it) is not what was written."""
+    if not path.name:
+        return  # a folder's root: whoever reads it says what is wrong
     own = seal_of(path)
     listed = _sums(own, fix)
     if not listed:
@@ -151,7 +153,7 @@ def _sums(path: Path, fix: str) -> dict[str, str]:
     """{name: digest} of a seal; empty where there is none."""
     try:
         lines = path.read_text(encoding="ascii").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except UnicodeDecodeError:
         raise UserError(f"{path}: damaged, not a list of checksums; {fix}") from None

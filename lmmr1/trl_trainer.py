@@ -240,7 +240,7 @@ class RunLog(TrainerCallback):
 
     def __init__(self, trainer: Trainer, store: Store) -> None:
         self.trainer, self.store, self.cfg = trainer, store, trainer.cfg
-        self.began, self.learner = 0.0, defaultdict(list)
+        self.began, self.learner = 0.0, defaultdict[str, list[float]](list)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A rollout batch begins where the optimizer steps on the one before are done."""

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 os.environ.setdefault("WANDB_DISABLED", "true")
 pytest.importorskip("trl", reason="the reference trainer is a development dependency")
 
+from lmmr1 import train as train_module
 from lmmr1 import trl_trainer
 from lmmr1.config import LoraConfig, LossConfig, RewardConfig, SamplingConfig, TrainConfig, parse_settings
 from lmmr1.data import prompt_batches, read_samples
@@ -31,11 +31,10 @@ CFG = TrainConfig(
 )  # fmt: skip
 
 
-def graded(samples, rollouts, cfg, *bounds, **more):
-    """The real score, but a random model's answers, all wrong, are told apart: fewer distinct tokens pay more."""
-    groups = score(samples, rollouts, cfg, *bounds, **more)
-    pay = lambda reward, rollout: replace(reward, total=-float(len(set(rollout.token_ids))))
-    return [replace(g, rewards=tuple(map(pay, g.rewards, g.rollouts))) for g in groups]
+def graded(samples, rollouts, **_):
+    """A random model's answers, all wrong, are told apart without a verifier: fewer distinct tokens pay more."""
+    pay = lambda rollout: Reward(-float(len(set(rollout.token_ids))), 0.0, 0.0)
+    return [ScoredGroup(s, group, tuple(map(pay, group))) for s, group in zip(samples, rollouts, strict=True)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,6 +42,7 @@ def graded_rewards():
     """Without a difference between answers nothing would be trained, and every test here would be vacuous."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trl_trainer, "score", graded)
+        patch.setattr(train_module, "score", lambda samples, rollouts, *_: graded(samples, rollouts))
         yield
 
 
