@@ -59,6 +59,7 @@ class Outcome:
     """What it printed, to both."""
     seconds: float
     cpu: float
+    """CPU seconds of the process itself, without its children."""
     lingering: int = 0
     """Processes that were left of it."""
 
@@ -93,13 +94,16 @@ def run(job: Job, folder: Path, prepare: Prepare | None = None, watch: Watch | N
     output = folder.parent / f"{folder.name}.out"
     began = time.monotonic()
     pid = _start(job, folder, output, prepare) if job.rule == "checkpoint" else _fork(job, folder, output, prepare)
-    ended: list[tuple[int, float]] = []
+    ended: list[int] = []
+    used = 0.0
 
     def running() -> bool:
+        nonlocal used
         if not ended:
-            done, status, usage = os.wait4(pid, os.WNOHANG)
+            used = max(used, cpu_seconds(pid))  # of this process alone, as at_random_moment looks at it
+            done, status = os.waitpid(pid, os.WNOHANG)
             if done:
-                ended.append((os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime))
+                ended.append(os.waitstatus_to_exitcode(status))
         return not ended
 
     if watch:
@@ -109,7 +113,7 @@ def run(job: Job, folder: Path, prepare: Prepare | None = None, watch: Watch | N
         if time.monotonic() - began > LIMIT_SECONDS:
             os.kill(pid, signal.SIGKILL)
     seconds = time.monotonic() - began
-    return Outcome(ended[0][0], output.read_text(errors="replace"), seconds, ended[0][1], _lingering(pid))
+    return Outcome(ended[0], output.read_text(errors="replace"), seconds, used, _lingering(pid))
 
 
 def _lingering(session: int) -> int:
