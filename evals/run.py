@@ -112,6 +112,10 @@ def run_jobs(
     """Run what is not done yet; the model is loaded only if something is, by `workers` processes. All records, in the
     order of `jobs`."""
     open_jobs = [job for job in jobs if not is_done(out / job.name, job, checkpoint)]
+    for job in jobs:
+        if job not in open_jobs and (out / f".{job.name}.lock").exists():
+            with owned(out, f"evaluating {job.name}", f".{job.name}.lock"):
+                pass  # left by a run that was killed after this benchmark; releasing it takes it away
     if open_jobs:
         server = require_judge(open_jobs, options)
         with contextlib.ExitStack() as stack:
