@@ -292,7 +292,12 @@ class Plan:
     def style_records(self, arm: str, style: str) -> list[str]:
         """The record files of all runs of an arm under a prompt style."""
         folders = [self.results("prompts", style, arm, str(s)) for s in self.seeds_of(arm)]
-        return [f"{folder}/eval/{b}/record.json" for folder in folders for b in self.benchmarks]
+        return [f"{folder}/eval/{b}/record.json" for folder in folders for b in self.prompted]
+
+    @property
+    def prompted(self) -> list[str]:
+        """Benchmarks that a prompt style changes: agents are asked in the words of their game."""
+        return self.of_harness("lm_eval") + self.of_harness("vlmevalkit")
 
     def style_scores(self) -> list[str]:
         """The scores of every arm under every prompt style that the profile asks for."""
