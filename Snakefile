@@ -10,6 +10,7 @@ configfile: "config/config.yaml"
 
 from lmmr1.types import UserError
 from reproduce.plan import Plan, alternatives
+from reproduce.start import require_ready, tell_jobs
 
 try:
     plan = Plan.load(config)
@@ -17,6 +18,7 @@ except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 
+tell_jobs(plan)
 RUN = plan.results("{arm}", "{seed}")
 REPORT = plan.results("report")
 PYTHON = f"OMP_NUM_THREADS=1 {sys.executable} -m"  # one thread per process: two busy ones on two cores are 3-8 times slower
@@ -55,13 +57,7 @@ include: "reproduce/rules/report.smk"
 
 onstart:
     # not in a dry run, and not in the jobs' own processes: before anything is downloaded or computed
-    from reproduce.doctor import require
-
-    try:
-        require(plan)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    require_ready(plan)
 
 
 onerror:

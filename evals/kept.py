@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,12 +22,13 @@ from lmmr1.types import Rollout, Sample
 
 
 class KeptEngine:
-    """An engine that remembers what it answered, and answers no prompt twice."""
+    """An engine that remembers what it answered, and answers no prompt twice; several threads may ask it."""
 
     def __init__(self, model: EvalModel, identity: str, journal: Path) -> None:
         """`identity` names the weights and everything else that an answer depends on besides prompt and sampling."""
         self.model, self.identity, self.journal = model, identity, journal
         self.answers = _read(journal)
+        self._lock = threading.Lock()
 
     def generate(
         self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
@@ -36,12 +38,14 @@ class KeptEngine:
         if sampling.temperature > 0 or num_generations > 1:
             return self._drawn(samples, sampling, num_generations, seed)
         keys = [self._key(sample, sampling) for sample in samples]
-        missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in self.answers}
+        with self._lock:
+            missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in self.answers}
         if missing:
             groups = self.model.engine.generate(list(missing.values()), sampling, num_generations, seed)
             new = {key: rollout for key, (rollout,) in zip(missing, groups, strict=True)}
-            self._keep(new)
-            self.answers |= new
+            with self._lock:
+                self._keep(new)
+                self.answers |= new
         return [(replace(self.answers[key], sample_id=sample.id),) for key, sample in zip(keys, samples, strict=True)]
 
     def _drawn(

@@ -44,6 +44,8 @@ class Options:
     limit: int | None = None
     batch_size: int = DEFAULT_BATCH_SIZE
     max_new_tokens: int | None = None
+    workers: int | None = 1
+    """Processes that answer; None: one for each GPU or core, as far as memory goes."""
     data_root: Path | None = None
     benchmark_dir: Path | None = None
     any_data: bool = False
@@ -58,7 +60,8 @@ class Options:
         Raises UserError for an unknown protocol and for numbers below 1.
         """
         numbers = {
-            f"--{name.replace('_', '-')}": others.get(name) for name in ("limit", "batch_size", "max_new_tokens")
+            f"--{name.replace('_', '-')}": others.get(name)
+            for name in ("limit", "batch_size", "max_new_tokens", "workers")
         }
         at_least_one(numbers)
         settings = find_protocol(protocol)
@@ -217,6 +220,15 @@ def _scorer_fields(measurement: Measurement) -> dict[str, Any]:
 
         name, judge = judging.scorer_name(protocol, benchmark, SCORER), judging.judge_record(protocol, benchmark)
     return {"scorer": name, "scorer_version": scorer_version(), "judge": judge}
+
+
+def worker_count(text: str) -> int | None:
+    """The value of --workers: a number, or None for `auto`. Raises UserError for anything else."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--workers {text}: give a number of at least 1, or auto")
+    return int(text)
 
 
 def judge_server(url: str | None, timeout: float | None = None) -> JudgeServer | None:

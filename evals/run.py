@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -28,11 +29,12 @@ from typing import Any
 from evals.generation import EvalModel, load_model, overall_sha256
 from evals.judge import Judge, JudgeServer, ReplyStore, check_reachable
 from evals.kept import keeping
-from evals.plan import DEFAULT_BATCH_SIZE, HARNESSES, AnyJob, Options, judge_server, plan
+from evals.plan import DEFAULT_BATCH_SIZE, HARNESSES, AnyJob, Options, judge_server, plan, worker_count
 from evals.protocols import DEFAULT_PROTOCOL, ProtocolSettings
 from evals.records import EvalRecord, Protocol, read_records, write_records
 from evals.registry import find
 from evals.scoring import write_jsonl
+from evals.workers import as_many_as_fit, loaded
 from lmmr1.types import UserError
 
 FROM_MODEL = ("prompt_hash", "backend", "dtype", "min_pixels", "max_pixels")
@@ -57,7 +59,8 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
         key, revision = identify_after_names(model, benchmarks)
         jobs = plan(benchmarks, Path(workspace), options)
-        return run_jobs(lambda: _load(model, revision, options.protocol), jobs, out, options, checkpoint or key)
+        load = partial(_load, model, revision, options.protocol)
+        return run_jobs(load, jobs, out, options, checkpoint or key, workers_for(model, jobs, options))
 
 
 def _load(model: str, revision: str | None, protocol: ProtocolSettings) -> EvalModel:
@@ -90,20 +93,31 @@ def require_judge(jobs: Sequence[AnyJob], options: Options) -> JudgeServer | Non
 
 
 def run_jobs(
-    load: Callable[[], EvalModel], jobs: Sequence[AnyJob], out: Path, options: Options, checkpoint: str
+    load: Callable[[], EvalModel],
+    jobs: Sequence[AnyJob],
+    out: Path,
+    options: Options,
+    checkpoint: str,
+    workers: int = 1,
 ) -> list[EvalRecord]:
-    """Run what is not done yet; the model is loaded only if something is. All records, in the order of `jobs`."""
+    """Run what is not done yet; the model is loaded only if something is, by `workers` processes. All records, in the
+    order of `jobs`."""
     open_jobs = [job for job in jobs if not is_done(out / job.name, job, checkpoint)]
     if open_jobs:
         server = require_judge(open_jobs, options)
         out.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        model = load()
-        _add_timing(out, {"load_model": {"seconds": round(time.perf_counter() - start, 3)}})
-        with _judge(server, out, options) as judge:
+        with loaded(load, workers) as model, _judge(server, out, options) as judge:
+            _add_timing(out, {"load_model": {"seconds": round(time.perf_counter() - start, 3)}})
             for job in open_jobs:
                 _run_job(model, job, out, judge, checkpoint)
     return [record for job in jobs for record in read_records(out / job.name / "record.json")]
+
+
+def workers_for(model: str, jobs: Sequence[AnyJob], options: Options) -> int:
+    """How many processes shall answer: as many as asked for, or as make sense for the largest job."""
+    batches = max(math.ceil(job.n / job.batch_size) for job in jobs)
+    return as_many_as_fit(model, batches) if options.workers is None else min(options.workers, batches)
 
 
 @contextlib.contextmanager
@@ -137,7 +151,7 @@ def _run_job(model: EvalModel, job: AnyJob, out: Path, judge: Judge | None, chec
 
     What an attempt that was killed left behind goes; its answers are taken up.
     """
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     for left in out.glob(f".{job.name}-run-*"):
         shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{job.name}-run-", dir=out))
@@ -153,8 +167,15 @@ def _run_job(model: EvalModel, job: AnyJob, out: Path, judge: Judge | None, chec
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     seconds = time.perf_counter() - start
-    timing = {"seconds": round(seconds, 3), "samples": len(rows), "samples_per_second": round(len(rows) / seconds, 1)}
-    _add_timing(out, {job.name: {**timing, "batch_size": job.batch_size}})
+    timing = {
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(time.process_time() - cpu, 3),
+        "samples": len(rows),
+        "samples_per_second": round(len(rows) / seconds, 1),
+        "batch_size": job.batch_size,
+        "workers": model.workers,
+    }
+    _add_timing(out, {job.name: timing})
 
 
 def _records(rows: Sequence[dict[str, Any]], model: EvalModel, job: AnyJob, checkpoint: str) -> list[EvalRecord]:
@@ -249,6 +270,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--any-data", action="store_true", help="measure on files that are not the pinned ones, too")
     parser.add_argument("--limit", type=int, help="only the first N problems")
     parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH_SIZE)
+    parser.add_argument("--workers", default="1", help="processes that answer; auto: one for each GPU or core")
     parser.add_argument("--max-new-tokens", type=int, help="instead of the protocol's")
     parser.add_argument("--judge-url", help="base URL of an OpenAI-compatible server, e.g. http://localhost:8000/v1")
     parser.add_argument("--judge-model", help="instead of the protocol's")
@@ -266,7 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = ("prompt", "system_prompt_file", "benchmark_dir", "data_root", "any_data", "limit", "batch_size")
         names += ("max_new_tokens", "judge_cache")
         given = {name: getattr(args, name) for name in names}
-        options = Options.of(args.protocol, args.judge_model, judge=judge_server(args.judge_url), **given)
+        given |= {"judge": judge_server(args.judge_url), "workers": worker_count(args.workers)}
+        options = Options.of(args.protocol, args.judge_model, **given)
         others = [name for name in args.benchmarks if find(name).harness != args.harness]
         if others:
             raise UserError(f"benchmark {others[0]!r} runs on {find(others[0]).harness}, not on {args.harness}")
@@ -283,7 +306,7 @@ def _evaluate_all(models: list[tuple[str, str]], outs: list[Path], benchmarks: l
         jobs = plan(benchmarks, Path(workspace), options)
         for (weights, key), out in zip(models, outs, strict=True):
             load = partial(_load, weights, None, options.protocol)
-            for r in run_jobs(load, jobs, out, options, key):
+            for r in run_jobs(load, jobs, out, options, key, workers_for(weights, jobs, options)):
                 if r.subset == "all":
                     print(f"{key[:12]} {r.benchmark}: {r.metric} {r.value:.4f} +- {r.stderr:.4f} (n={r.n})")
 

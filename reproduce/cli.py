@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
@@ -23,8 +24,11 @@ from lmmr1 import __version__
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
 from reproduce.check_cli import check, compare
+from reproduce.estimate_cli import estimate
+from reproduce.publish_cli import publish
 from reproduce.published_cli import published
 from reproduce.recipes_cli import recipes
+from reproduce.status_cli import status
 from reproduce.trace_cli import bundle, trace
 
 cli = typer.Typer(
@@ -44,6 +48,9 @@ cli.command(epilog="Example: lmmr1 check --model PATH_OR_HUB_ID --against result
 cli.command(epilog="Example: lmmr1 recipes --profile single_gpu")(recipes)
 cli.command(epilog="Example: lmmr1 trace results/micro/report/table1.csv --cell two_stage:mm_avg")(trace)
 cli.command(epilog="Example: lmmr1 compare results/micro/two_stage results/micro/mgt_only")(compare)
+cli.command(epilog="Example: lmmr1 estimate --profile paper --gpu h100")(estimate)
+cli.command(epilog="Example: lmmr1 publish results/micro/two_stage --seed 0")(publish)
+cli.command(epilog="Example: lmmr1 status results/micro")(status)
 
 
 @cli.command(epilog="Example: lmmr1 doctor --profile paper")
@@ -76,18 +83,21 @@ def train(
     profile: Annotated[str, typer.Option(help="micro, smoke or paper.")] = "micro",
     cores: Annotated[str, typer.Option(help="Cores that Snakemake may use.")] = "all",
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the jobs and what they would make.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start although it does not fit (lmmr1 estimate).")] = False,
+    report_to: Annotated[str, typer.Option(help="tensorboard, wandb, trackio, separated by commas.")] = "none",
 ) -> None:
     """Train one arm (its parents first), resuming where an earlier attempt stopped."""
     from reproduce.plan import Plan
 
-    plan = Plan.load({"profile": profile})
+    plan = Plan.load({"profile": profile, "report_to": report_to})
     if arm not in plan.arms:
         raise UserError(f"--arm: unknown arm {arm!r} in profile {profile}; allowed: {', '.join(plan.arms)}")
     if seed not in plan.seeds_of(arm):
         raise UserError(
             f"--seed: {seed} is not a seed of arm {arm}; allowed: {', '.join(map(str, plan.seeds_of(arm)))}"
         )
-    snakemake([plan.results(arm, str(seed), "manifest.json")], profile, cores, dry_run)
+    extra = [*(["force=true"] if force else []), *([f"report_to={report_to}"] if report_to != "none" else [])]
+    snakemake([plan.results(arm, str(seed), "manifest.json")], profile, cores, dry_run, extra)
 
 
 @cli.command(
@@ -107,6 +117,7 @@ def evaluate(
     data_root: Annotated[Optional[Path], typer.Option(help="Read local files instead of the Hub.")] = None,  # noqa: UP045
     any_data: Annotated[bool, typer.Option("--any-data", help="Also files that are not the pinned ones.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch.")] = 32,
+    workers: Annotated[str, typer.Option(help="Processes that answer; auto: one for each GPU or core.")] = "auto",
     max_new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Instead of the protocol's limit.")] = None,  # noqa: UP045
     judge_url: Annotated[
         Optional[str],  # noqa: UP045
@@ -128,6 +139,7 @@ def evaluate(
         system_prompt_file=system_prompt_file,
         limit=limit,
         batch_size=batch_size,
+        workers=plan.worker_count(workers),
         max_new_tokens=max_new_tokens,
         data_root=data_root,
         any_data=any_data,
@@ -189,7 +201,7 @@ def report(
         console.print(f"report: {plan.results('report', 'index.html')}", soft_wrap=True)
 
 
-def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool) -> None:
+def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool, config: Sequence[str] = ()) -> None:
     """Run the workflow in this environment, from the folder that holds the Snakefile. Raises typer.Exit on failure."""
     from reproduce.plan import ROOT
 
@@ -198,6 +210,7 @@ def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool) -> No
         cores,
         "--config",
         f"profile={profile}",
+        *config,
         "--rerun-incomplete",
         *(["--dry-run"] if dry_run else []),
     ]

@@ -21,14 +21,28 @@ from reproduce import hub, sokoban_data
 from reproduce.micro import build
 
 
-def prompts(spec: dict[str, Any], seed: int, out: Path) -> None:
-    """Training prompts of one stage, checked, with a card of what was kept and dropped."""
+def prompts(spec: dict[str, Any], seed: int, out: Path, checkpoint: Path | None = None) -> None:
+    """Training prompts of one stage, checked, with a card of what was kept and dropped.
+
+    `checkpoint` is the manifest of the model whose processor says how long a prompt of a data set is.
+    """
     if "hub" in spec:
-        hub.write_prompts(spec["hub"], out)
+        hub.write_prompts(spec["hub"], out, _check(spec, checkpoint), spec.get("gold", True))
     elif "sokoban" in spec:
         sokoban_data.write_stage(spec["sokoban"], spec["n"], seed, out)
     else:
         build.write_prompts(spec["mix"], spec["n"], seed, out)
+
+
+def _check(spec: dict[str, Any], checkpoint: Path | None) -> hub.PromptCheck | None:
+    if checkpoint is None:
+        return None
+    from lmmr1.policy import load_processor
+    from lmmr1.store import read_manifest
+
+    limits = spec["limits"]
+    processor = load_processor(read_manifest(checkpoint).weights, None, limits["min_pixels"], limits["max_pixels"])
+    return hub.PromptCheck(processor, limits["max_prompt_length"])
 
 
 def benchmark(name: str, items: int, out: Path) -> None:
@@ -68,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Prepare prompts, benchmark files and the base checkpoint.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, keys in {
-        "prompts": ("spec", "seed"),
+        "prompts": ("spec", "seed", "checkpoint"),
         "benchmark": ("name", "items"),
         "checkpoint": ("spec", "checkpoints"),
     }.items():
@@ -78,7 +92,8 @@ def main(argv: list[str] | None = None) -> None:
         sub.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     if args.command == "prompts":
-        prompts(json.loads(args.spec), int(args.seed or 0), args.out)
+        model = Path(args.checkpoint) if args.checkpoint else None
+        prompts(json.loads(args.spec), int(args.seed or 0), args.out, model)
     elif args.command == "benchmark":
         benchmark(args.name, int(args.items or 500), args.out)
     else:

@@ -1,3 +1,4 @@
+HARNESSES = ("lm_eval", "vlmevalkit")
 PAPER_TABLES = ["table1", "table2", "table3"]
 EVIDENCE = [
     f"{REPORT}/paper_{t}.{k}" for t in PAPER_TABLES for k in ("csv", "md", "tex")
@@ -162,6 +163,66 @@ rule plot_evidence:
         "--out-dir {REPORT} > {log} 2>&1"
 
 
+rule prompt_scores:
+    input:
+        manifests=lambda wc: plan.runs([wc.arm], "manifest.json"),
+        benchmarks=[f for h in HARNESSES for f in plan.benchmark_files(h)],
+    output:
+        plan.results("prompts", "{style}", "{arm}", "scores.csv"),
+    log:
+        plan.results("logs", "prompts_{style}_{arm}.log"),
+    wildcard_constraints:
+        style=alternatives(plan.profile.eval.prompts),
+    threads: plan.threads("evaluate")
+    resources:
+        **plan.resources("evaluate"),
+    params:
+        evaluate=lambda wc: " && ".join(
+            f"{PYTHON} evals.run --harness {h} {plan.style_arguments(h, wc.arm, wc.style)}"
+            for h in HARNESSES
+            if plan.of_harness(h)
+        ),
+        records=lambda wc: plan.style_records(wc.arm, wc.style),
+    shell:
+        "( {params.evaluate} && {PYTHON} reports.scores --records {params.records} --out {output} ) > {log} 2>&1"
+
+
+rule prompt_styles:
+    input:
+        plan.style_scores(),
+    output:
+        csv=f"{REPORT}/prompts.csv",
+        md=report(
+            f"{REPORT}/prompts.md",
+            caption="../../reports/captions/prompts.rst",
+            category="Tables",
+        ),
+    log:
+        plan.results("logs", "prompt_styles.log"),
+    params:
+        benchmarks=list(plan.benchmarks),
+        code=plan.report_code,
+    shell:
+        "{PYTHON} reports.prompt_styles --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
+
+
+rule contamination:
+    input:
+        train=[plan.results("data", f"{stage}.jsonl") for stage in plan.used_stages],
+        benchmarks=[f for h in HARNESSES for f in plan.benchmark_files(h)],
+    output:
+        f"{REPORT}/contamination.json",
+    log:
+        plan.results("logs", "contamination.log"),
+    params:
+        benchmarks=",".join(plan.probed),
+        train=lambda wc, input: " ".join(f"--train {path}" for path in input.train),
+        folder=plan.results("benchmarks"),
+    shell:
+        "{PYTHON} reproduce.cli contamination --benchmarks {params.benchmarks} --benchmark-dir {params.folder} "
+        "{params.train} --out {output} > {log} 2>&1"
+
+
 rule page:
     input:
         table=f"{REPORT}/table1.csv",
@@ -175,6 +236,8 @@ rule page:
         manifests=plan.runs(plan.arms, "manifest.json"),
         completions=plan.runs(plan.trained, "completions.jsonl"),
         timings=plan.timings(),
+        styles=[f"{REPORT}/prompts.csv"] if plan.profile.eval.prompts else [],
+        contamination=[f"{REPORT}/contamination.json"] if plan.probed else [],
     output:
         report(
             f"{REPORT}/index.html",
@@ -187,12 +250,16 @@ rule page:
         **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
+        optional=lambda wc, input: " ".join(
+            [f"--prompt-styles {path}" for path in input.styles]
+            + [f"--contamination {path}" for path in input.contamination]
+        ),
         code=plan.report_code,
     shell:
         "{PYTHON} reports.page --out {output} --table {input.table} --contrasts {input.contrasts} "
         "--paper-tables {input.paper} --scores {input.scores} --players {input.players} --figures {input.figures} --images {input.images} "
         "--manifests {input.manifests} --completions {input.completions} --timings {input.timings} "
-        "--benchmarks {params.benchmarks} > {log} 2>&1"
+        "{params.optional} --benchmarks {params.benchmarks} > {log} 2>&1"
 
 
 rule readme:
