@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from evals.generation import EvalModel
+from evals.generation import EngineName, EvalModel
 from evals.inputs import prepare
 from evals.judge import Judge, JudgeServer
 from evals.problems import Measurement
@@ -36,6 +36,7 @@ class Options:
     system_prompt_file: Path | None = None
     limit: int | None = None
     batch_size: int = DEFAULT_BATCH_SIZE
+    engine: EngineName = "hf"
     max_new_tokens: int | None = None
     data_root: Path | None = None
     benchmark_dir: Path | None = None
@@ -48,8 +49,10 @@ class Options:
     def of(cls, protocol: str = DEFAULT_PROTOCOL, judge_model: str | None = None, **others: Any) -> Options:
         """Options by the protocol's name, with another judge model if one is given.
 
-        Raises UserError for an unknown protocol and for numbers below 1.
+        Raises UserError for an unknown protocol or engine and for numbers below 1.
         """
+        if others.get("engine", "hf") not in get_args(EngineName):
+            raise UserError(f"--engine {others['engine']!r}: give {' or '.join(get_args(EngineName))}")
         numbers = {
             f"--{name.replace('_', '-')}": others.get(name) for name in ("limit", "batch_size", "max_new_tokens")
         }

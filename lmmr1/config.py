@@ -94,6 +94,16 @@ class LossConfig(Settings):
     """Largest per-token weight where the sampler is another engine; the built-in sampler needs none."""
 
 
+class VLLMConfig(Settings):
+    """How vLLM shares a GPU with the learner; without a GPU nothing of it applies."""
+
+    gpu_memory_utilization: float = Field(0.4, gt=0, le=1)
+    """Share of the GPU's memory that vLLM may take while it samples."""
+    sleep_level: Literal[0, 1, 2] = 1
+    """What vLLM gives up while the learner works: 0 nothing, 1 the cache (its weights move to the host's memory), 2 its
+    weights too (they come from the learner before the next rollout anyway)."""
+
+
 class TrainConfig(Settings):
     """One stage of training. `seed` fixes data order, sampling and everything else."""
 
@@ -112,6 +122,7 @@ class TrainConfig(Settings):
     """Optimizer steps per pass; must divide `num_prompts`."""
     engine: Literal["hf", "vllm"] = "hf"
     """What samples: our decode loop on the learner's own weights, or vLLM (optional, docs/vllm.md)."""
+    vllm: VLLMConfig = VLLMConfig()
     advantage: Literal["group_norm", "group_mean", "rloo", "reinforce_baseline"] = "group_norm"
     learning_rate: float = Field(3e-4, gt=0)
     warmup_steps: int = Field(5, ge=0)

@@ -72,6 +72,8 @@ class EvalSettings(Settings):
 
     limit: int | None = Field(None, gt=0)
     batch_size: int = Field(64, gt=0)
+    engine: Literal["hf", "vllm"] = "hf"
+    """What answers: our decode loop, or vLLM (docs/vllm.md)."""
 
 
 class Profile(Settings):
@@ -88,6 +90,9 @@ class Profile(Settings):
     candidate: str | None = None
     micro: MicroSettings = MicroSettings()
     train: dict[str, Any] = {}
+    accelerate: str | None = None
+    """A config file of accelerate, e.g. config/accelerate/ddp.yaml: each training runs on `processes` processes."""
+    processes: int = Field(1, gt=0)
     eval: EvalSettings = EvalSettings()
 
 
@@ -125,6 +130,12 @@ class Plan:
         wanted = dict.fromkeys(a for arm in profile.arms for a in lineage(arms, arm))
         for arm in wanted:
             _require(arms[arm].stage, stages, f"reproduce/arms.yaml, arm {arm}, key stage")
+        if profile.accelerate and not (root / profile.accelerate).is_file():
+            raise UserError(f"{file.relative_to(root)}, key accelerate: no such file {profile.accelerate}")
+        if profile.processes > 1 and not profile.accelerate:
+            raise UserError(
+                f"{file.relative_to(root)}, key processes: {profile.processes} need a file in key accelerate"
+            )
         registry = load_registry()
         for benchmark in profile.benchmarks:
             _require(benchmark, registry, f"{file.relative_to(root)}, key benchmarks")
@@ -209,6 +220,7 @@ class Plan:
             "benchmark-dir": [self.results("benchmarks")],
             "batch-size": [str(settings.batch_size)],
             "limit": [str(settings.limit)] if settings.limit else [],
+            "engine": [settings.engine] if settings.engine != "hf" else [],
         }
         return " ".join(f"--{k} {' '.join(v)}" for k, v in values.items() if v)
 
@@ -248,6 +260,14 @@ class Plan:
         if self.profile.world == "micro":
             return json.dumps({"pretrain": self.profile.micro.pretrain, "numerics": NUMERICS}, sort_keys=True)
         return json.dumps({"adopt": self.profile.base_model})
+
+    @property
+    def launcher(self) -> str:
+        """What goes between `python -m` and the training module: nothing, or accelerate with its file."""
+        if not self.profile.accelerate:
+            return ""
+        options = f"--config_file {self.profile.accelerate} --num_processes {self.profile.processes}"
+        return f"accelerate.commands.launch {options} -m "
 
     @property
     def report_code(self) -> str:

@@ -41,10 +41,10 @@ rule train:
     wildcard_constraints:
         arm=alternatives(plan.trained),
     resources:
-        gpus=1 if plan.profile.world == "paper" else 0,
+        gpus=plan.profile.processes if plan.profile.world == "paper" else 0,
     params:
         out=RUN,
         numerics=plan.numerics,
     shell:
-        "{PYTHON} lmmr1.train --config {input.config} --parent {input.parent} --prompts {input.prompts} "
+        "{TRAIN} --config {input.config} --parent {input.parent} --prompts {input.prompts} "
         "--out {params.out} > {log} 2>&1"
