@@ -94,6 +94,19 @@ class LossConfig(Settings):
     """Largest per-token weight where the sampler is another engine; the built-in sampler needs none."""
 
 
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class LoraConfig(Settings):
+    """Low-rank adapters on the text layers instead of training all weights; names are peft's. No dropout."""
+
+    r: int = Field(16, gt=0)
+    """Rank."""
+    alpha: float = Field(32, gt=0)
+    """The product of both matrices is scaled by alpha / r."""
+    target_modules: tuple[LoraTarget, ...] = Field(get_args(LoraTarget), min_length=1)
+
+
 class VLLMConfig(Settings):
     """How vLLM shares a GPU with the learner; without a GPU nothing of it applies."""
 
@@ -132,6 +145,10 @@ class TrainConfig(Settings):
     weight_decay: float = 0.0
     max_grad_norm: float = Field(1.0, gt=0)
     freeze_vision: bool = False
+    lora: LoraConfig | None = None
+    """Train adapters only; then the vision tower is frozen too, and a reference costs no second copy."""
+    gradient_checkpointing: bool = False
+    """Compute layers anew in the backward pass instead of keeping what is inside them: a third more time, less memory."""
     save_steps: int = Field(20, gt=0)
     """Steps between resumable checkpoints."""
     sampling: SamplingConfig = SamplingConfig()

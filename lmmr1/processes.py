@@ -26,6 +26,8 @@ class Processes:
 
     size = 1
     index = 0
+    sharded = False
+    """True where no process has all weights at rest."""
 
     @property
     def main(self) -> bool:
@@ -97,6 +99,8 @@ class FullyShardedDataParallel(DataParallel):
     made whole for a whole step (in bf16 where accelerate's `mixed_precision` says so), and gradients are scattered by
     hand after it.
     """
+
+    sharded = True
 
     def __init__(self, accelerator: Any, layers: Sequence[str]) -> None:
         """`layers` are the names of the classes that are gathered one by one."""

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from lmmr1 import NUMERICS
 from lmmr1.config import TrainConfig
+from lmmr1.lora import save_adapters
 from lmmr1.policy import Policy
 from lmmr1.processes import ALONE, Processes, as_sharded, whole
 from lmmr1.types import Manifest, TrainingError, UserError
@@ -187,7 +188,7 @@ class Store:
 
     def finish(self, policy: Policy, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
         """Write the model in Hugging Face format (rename at the end) and return its manifest."""
-        weights = self._whole(dict(policy.model.named_parameters())) if self.processes.size > 1 else None
+        weights = self._whole(dict(policy.model.named_parameters())) if self.processes.sharded else None
         if self.processes.main:
             self._write_final(policy, weights, parent, cfg, data_sha256)
         self.processes.collect(None)  # none goes on before the files are there
@@ -202,6 +203,8 @@ class Store:
         data_sha256: str,
     ) -> None:
         partial = _fresh(self.folder / "final.partial")
+        if policy.peft is not None:
+            save_adapters(policy.peft, partial / "adapter")
         policy.model.save_pretrained(partial, state_dict=weights)
         policy.processor.save_pretrained(partial)
         shutil.rmtree(self.final, ignore_errors=True)

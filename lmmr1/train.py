@@ -25,13 +25,14 @@ from lmmr1.data import data_sha256, prompt_batches, read_samples
 from lmmr1.exits import run_cli
 from lmmr1.loss import policy_loss
 from lmmr1.metrics import completion_rows, step_metrics, timings
-from lmmr1.policy import Policy, load_policy
+from lmmr1.lora import add_adapters
+from lmmr1.policy import Policy, load_policy, recompute_layers
 from lmmr1.processes import ALONE, Processes, join, require_prompts
 from lmmr1.rewards import VerifierPool, score
 from lmmr1.rewards.judge import Rule
 from lmmr1.rollout import Engine, HFEngine
 from lmmr1.store import Store, read_manifest, run_key, write_manifest
-from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError
+from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError, UserError
 from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
 from lmmr1.vllm_engine import VLLMEngine
 
@@ -78,7 +79,15 @@ def build(
     policy = load_policy(parent.weights, trainable=True)
     if cfg.freeze_vision:
         policy.model.model.visual.requires_grad_(False)
-    reference = load_policy(parent.weights) if cfg.loss.beta > 0 else None
+    if cfg.lora:
+        if processes.sharded:
+            raise UserError("lora: adapters are too small to shard; launch with config/accelerate/ddp.yaml")
+        policy.peft = add_adapters(policy.model, cfg.lora)
+    if cfg.gradient_checkpointing:
+        recompute_layers(policy.model)
+    reference = None
+    if cfg.loss.beta > 0:
+        reference = policy.reference() if cfg.lora else load_policy(parent.weights)
     processes.shard(policy.model)
     params = [p for p in policy.model.parameters() if p.requires_grad]
     betas = (cfg.adam_beta1, cfg.adam_beta2)

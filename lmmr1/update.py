@@ -154,7 +154,9 @@ class GroupForward:
     def __init__(self, policy: Policy, batch: Batch, cfg: TrainConfig, grad: bool) -> None:
         self.policy, self.batch, self.temperature, self.grad = policy, batch, cfg.sampling.temperature, grad
         self.prefix: Prefix = policy.prefix(batch.samples, cfg.sampling.max_prompt_length, grad=grad)
-        self.weights = TextWeights.of(policy.model, grad=grad)
+        self.recompute = grad and cfg.gradient_checkpointing
+        with policy.computing():
+            self.weights = TextWeights.of(policy.model, grad=grad)
         self.cos, self.sin = rope_tables(policy.model, self.prefix.next_position, batch.completion_ids.size(1))
 
     def logprobs(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -166,7 +168,8 @@ class GroupForward:
         mask = self.batch.completion_mask[rows, : ids.size(1)].to(device)
         with torch.set_grad_enabled(self.grad):
             tables = self.cos[index : index + 1], self.sin[index : index + 1]
-            hidden = group_hidden(self.weights, self.prefix, index, ids, lengths.to(device), *tables)
+            arguments = (self.weights, self.prefix, index, ids, lengths.to(device), *tables)
+            hidden = group_hidden(*arguments, recompute=self.recompute)
             logprobs, entropy = token_logprobs(hidden[mask], self.policy.head, ids[mask], self.temperature)
         return logprobs, entropy, mask
 

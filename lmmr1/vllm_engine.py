@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lmmr1.config import DecodingConfig, SamplingConfig, VLLMConfig
+from lmmr1.lora import merged_parameters
 from lmmr1.policy import Policy, open_image
 from lmmr1.types import Rollout, Sample, UserError
 
@@ -116,7 +117,7 @@ class VLLMEngine:
 
     def sync(self) -> None:
         """Hand over the learner's weights, `lm_head` included: with tied embeddings vLLM would keep the old head."""
-        weights = [(name, tensor.detach()) for name, tensor in self.policy.model.named_parameters()]
+        weights = list(merged_parameters(self.policy.model))
         if not any(name.startswith("lm_head") for name, _ in weights):
             weights.append(("lm_head.weight", self.policy.head.detach()))
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})

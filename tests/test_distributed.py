@@ -24,10 +24,10 @@ from tests.test_core_equality import relative
 
 ROOT = Path(__file__).parents[1]
 # Coins pay, because a random model's answers are all wrong. Its completions all have one length, so the advantages of a
-# group add up to nothing: without a second pass over each batch and a strong KL the loss would be rounding errors.
+# group add up to nothing: in the first pass over a batch the loss is rounding errors, in the third it is not.
 CFG = TrainConfig(
-    max_steps=5, num_prompts=5, num_generations=4, num_iterations=2, save_steps=2, warmup_steps=2, learning_rate=1e-4,
-    seed=3, reward=RewardConfig(kind="random", verifier_workers=1), loss=LossConfig(beta=1.0, loss_type="grpo"),
+    max_steps=5, num_prompts=5, num_generations=4, num_iterations=3, save_steps=2, warmup_steps=2, learning_rate=1e-3,
+    seed=3, reward=RewardConfig(kind="random", verifier_workers=1), loss=LossConfig(beta=0.04, loss_type="grpo"),
     sampling=SamplingConfig(max_completion_length=8, max_prompt_length=256),
 )  # fmt: skip
 KINDS = {"text": {"chain": 1.0}, "image": {"count": 0.5, "drawn": 0.5}, "mixed": {"chain": 0.6, "drawn": 0.4}}
@@ -97,7 +97,7 @@ def assert_same(expected, got):
     (rows, weights, completions), (other_rows, other_weights, other_completions) = expected, got
     assert other_completions == completions
     for row, other in zip(rows, other_rows, strict=True):
-        assert abs(row["loss"]) > 1e-3 and row["grad_norm"] > 0.1, "a comparison of rounding errors"
+        assert abs(row["loss"]) > 1e-2 and row["grad_norm"] > 0.1, "a comparison of rounding errors"
         assert other == pytest.approx(row, rel=1e-5, abs=2e-6)
         assert other["loss"] == pytest.approx(row["loss"], rel=1e-5)
     assert relative(other_weights, weights) < 1e-5
