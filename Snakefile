@@ -1,4 +1,4 @@
-# One command for all arms: snakemake --cores all reproduce_all [--config profile=smoke|micro|paper]
+# One command for all arms: snakemake --cores all reproduce_all [--config profile=smoke|micro|paper|single_gpu|cluster|...]
 import sys
 from snakemake.utils import min_version
 
@@ -33,14 +33,36 @@ wildcard_constraints:
 
 localrules:
     reproduce_all,
+    profile,
     resolve_config,
     adopt,
 
 
 include: "reproduce/rules/data.smk"
 include: "reproduce/rules/train.smk"
-include: "reproduce/rules/eval.smk"
+
+
+if plan.profile.eval.jobs == "arm":
+
+    include: "reproduce/rules/eval.smk"
+
+else:
+
+    include: "reproduce/rules/eval_each.smk"
+
+
 include: "reproduce/rules/report.smk"
+
+
+onstart:
+    # not in a dry run, and not in the jobs' own processes: before anything is downloaded or computed
+    from reproduce.doctor import require
+
+    try:
+        require(plan)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 onerror:
@@ -53,6 +75,7 @@ onerror:
 rule reproduce_all:
     default_target: True
     input:
+        plan.results("profile.json"),
         # the edge files of every run are targets, so a crashed stage can never hide behind an old report
         plan.runs(plan.arms, "manifest.json"),
         plan.records(plan.arms),

@@ -94,17 +94,15 @@ class LossConfig(Settings):
     """Largest per-token weight where the sampler is another engine; the built-in sampler needs none."""
 
 
-LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
 class LoraConfig(Settings):
-    """Low-rank adapters on the text layers instead of training all weights; names are peft's. No dropout."""
+    """Low-rank adapters on the text layers instead of training all weights (LoRA, 2106.09685), with PEFT's names."""
 
-    r: int = Field(16, gt=0)
-    """Rank."""
-    alpha: float = Field(32, gt=0)
+    r: int = Field(64, gt=0)
+    alpha: int = Field(128, gt=0)
     """The product of both matrices is scaled by alpha / r."""
-    target_modules: tuple[LoraTarget, ...] = Field(get_args(LoraTarget), min_length=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """0 with our own trainer: its sampler and learner must compute the same."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class VLLMConfig(Settings):
@@ -148,7 +146,10 @@ class TrainConfig(Settings):
     lora: LoraConfig | None = None
     """Train adapters only; then the vision tower is frozen too, and a reference costs no second copy."""
     gradient_checkpointing: bool = False
-    """Compute layers anew in the backward pass instead of keeping what is inside them: a third more time, less memory."""
+    """Compute layers anew in the backward pass instead of keeping what is inside: a third more time, less memory."""
+    min_pixels: int | None = Field(None, gt=0)
+    max_pixels: int | None = Field(None, gt=0)
+    """Bounds of an image's area, to which it is scaled; None: the checkpoint's own processor. Training only."""
     save_steps: int = Field(20, gt=0)
     """Steps between resumable checkpoints."""
     sampling: SamplingConfig = SamplingConfig()

@@ -14,16 +14,23 @@ import torch
 from lmmr1.config import LoraConfig
 from lmmr1.types import UserError
 
+TEXT_MODULES = frozenset(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
+
 
 def add_adapters(model: Any, cfg: LoraConfig) -> Any:
     """Put adapters into the text layers, freeze everything else, and return peft's wrapper of `model`.
 
-    Raises UserError where peft is not installed.
+    Raises UserError where peft is not installed, and for adapters that `suffix.py` does not compute.
     """
     try:
         import peft
     except ImportError as e:
         raise UserError(f"lora: peft is not usable here ({e}); pip install 'lmmr1[lora]'") from None
+    if cfg.dropout or not set(cfg.target_modules) <= TEXT_MODULES:
+        raise UserError(
+            f"lora: dropout {cfg.dropout} on {', '.join(cfg.target_modules)}; this trainer has adapters without "
+            f"dropout on {', '.join(sorted(TEXT_MODULES))} of the text layers; or set trainer: trl"
+        )
     layers = rf".*language_model\.layers\..*\.({'|'.join(cfg.target_modules)})"  # the vision blocks have such names too
     settings = peft.LoraConfig(r=cfg.r, lora_alpha=cfg.alpha, lora_dropout=0.0, bias="none", target_modules=layers)
     return peft.get_peft_model(model, settings)

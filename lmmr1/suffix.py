@@ -176,7 +176,9 @@ def group_hidden(
         return first
     rows, pad = _Rows(lengths - 1, n), prefix.padding(row)
     prompt = prefix.mask.size(1) - pad
-    visible = torch.ones(n, prompt + n, dtype=torch.bool, device=ids.device).tril(prompt).repeat(w.heads // w.kv_heads, 1)
+    visible = (
+        torch.ones(n, prompt + n, dtype=torch.bool, device=ids.device).tril(prompt).repeat(w.heads // w.kv_heads, 1)
+    )
     cos, sin = (rows.pick(t[0, :n].repeat(g, 1))[:, None] for t in (cos, sin))
     x = F.embedding(rows.pick(ids[:, :-1].reshape(-1)), w.embedding, w.padding_idx)
     for layer, prompt_kv in zip(w.layers, prefix.kv_leaves, strict=True):

@@ -23,9 +23,9 @@ from lmmr1.batch import collate, completions, informative, rewards_of
 from lmmr1.config import RewardConfig, TrainConfig, load_train_config
 from lmmr1.data import data_sha256, prompt_batches, read_samples
 from lmmr1.exits import run_cli
+from lmmr1.lora import add_adapters
 from lmmr1.loss import policy_loss
 from lmmr1.metrics import completion_rows, step_metrics, timings
-from lmmr1.lora import add_adapters
 from lmmr1.policy import Policy, load_policy, recompute_layers
 from lmmr1.processes import ALONE, Processes, join, require_prompts
 from lmmr1.rewards import VerifierPool, score
@@ -76,7 +76,8 @@ def build(
     cfg: TrainConfig, parent: Manifest, processes: Processes = ALONE
 ) -> tuple[Policy, Policy | None, Engine, torch.optim.Optimizer]:
     """Policy, frozen reference (only at beta > 0), sampling engine and optimizer."""
-    policy = load_policy(parent.weights, trainable=True)
+    pixels = (cfg.min_pixels, cfg.max_pixels)
+    policy = load_policy(parent.weights, None, True, *pixels)
     if cfg.freeze_vision:
         policy.model.model.visual.requires_grad_(False)
     if cfg.lora:
@@ -87,7 +88,7 @@ def build(
         recompute_layers(policy.model)
     reference = None
     if cfg.loss.beta > 0:
-        reference = policy.reference() if cfg.lora else load_policy(parent.weights)
+        reference = policy.reference() if cfg.lora else load_policy(parent.weights, None, False, *pixels)
     processes.shard(policy.model)
     params = [p for p in policy.model.parameters() if p.requires_grad]
     betas = (cfg.adam_beta1, cfg.adam_beta2)

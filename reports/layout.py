@@ -7,18 +7,12 @@ from dataclasses import dataclass
 
 from evals.registry import find
 from lmmr1.types import UserError
+from reproduce.plan import load_arms
 
 BASELINE = "baseline"
 CONTROL = "random_reward"
 """The arm that must not gain."""
-ARM_TITLES = {
-    BASELINE: "Baseline (base)",
-    "fre": "FRE-Text",
-    "mgt_only": "MGT-only (direct RL)",
-    "two_stage": "Two-stage (FRE → MGT)",
-    CONTROL: "Random reward (control)",
-    "candidate": "Candidate",
-}
+ARM_TITLES = {name: arm.title for name, arm in load_arms().items() if arm.title}
 GROUP_TITLES = {"text": "Text", "mm_reasoning": "MM reasoning", "mm_general": "MM general"}
 AVERAGES = {"text_avg": ("Text avg", ("text",)), "mm_avg": ("MM avg", ("mm_reasoning", "mm_general"))}
 """Column name: (title, groups whose benchmarks it averages without weights), as in the paper's Table 1."""

@@ -176,8 +176,8 @@ def _printed_sheet(name: str, measured: Measured) -> Sheet:
     registry = measured.registry
     table = registry.tables[name]
     shown = [_sheet_column(name, key, spec) for key, spec in table.columns.items()]
-    arm_of = {row: arm for arm, row in registry.arms.items() if arm in measured.arms}
-    rows: list[tuple[str | None, str | None]] = [(row, arm_of.get(row)) for row in table.rows]
+    arms_of = {row: [a for a in measured.arms if registry.arms.get(a) == row] for row in table.rows}
+    rows: list[tuple[str | None, str | None]] = [(row, arm) for row in table.rows for arm in arms_of[row] or [None]]
     measurable = {spec.benchmark for spec in table.columns.values()} & set(measured.scores.benchmark)
     if measurable:
         rows += [(None, arm) for arm in measured.arms if registry.arms.get(arm) not in table.rows]

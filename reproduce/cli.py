@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -13,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; see d
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from evals.audit_cli import audit
 from evals.contamination_cli import contamination
@@ -23,6 +24,8 @@ from lmmr1.exits import run_cli
 from lmmr1.types import UserError
 from reproduce.check_cli import check, compare
 from reproduce.published_cli import published
+from reproduce.recipes_cli import recipes
+from reproduce.trace_cli import bundle, trace
 
 cli = typer.Typer(
     name="lmmr1",
@@ -36,7 +39,10 @@ cli = typer.Typer(
 )
 console = Console()
 cli.add_typer(published, name="published")
+cli.add_typer(bundle, name="bundle")
 cli.command(epilog="Example: lmmr1 check --model PATH_OR_HUB_ID --against results/micro/baseline --margin 2")(check)
+cli.command(epilog="Example: lmmr1 recipes --profile single_gpu")(recipes)
+cli.command(epilog="Example: lmmr1 trace results/micro/report/table1.csv --cell two_stage:mm_avg")(trace)
 cli.command(epilog="Example: lmmr1 compare results/micro/two_stage results/micro/mgt_only")(compare)
 
 
@@ -49,7 +55,8 @@ def doctor(
     from reproduce.plan import Plan
 
     findings = checks.examine(Plan.load({"profile": profile}))
-    table = Table("", "what", "found", "to do", box=None, padding=(0, 1))
+    whole = partial(Column, overflow="fold")  # a name that is cut off cannot be looked for
+    table = Table("", whole("what"), "found", whole("to do"), box=None, padding=(0, 1))
     for f in findings:
         table.add_row(
             {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "missing": "[red]no[/]"}[f.state],

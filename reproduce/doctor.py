@@ -5,20 +5,23 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import socket
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Literal
 
 import psutil
+from huggingface_hub import try_to_load_from_cache
 
 from evals.agents.football_gfootball import built_version, home
+from lmmr1.types import UserError
 from reproduce.plan import Plan
+from reproduce.profiles import Machine
 
-NEEDED = {"micro": (4, 3), "paper": (256, 200)}
-"""GB of memory and of free disk by world; paper: weights, gradients and moments of 3.75 B parameters at 16 bytes, and
-checkpoints (docs/runtimes.md)."""
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+$")
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,21 @@ class Finding:
 
 
 def examine(plan: Plan) -> list[Finding]:
-    """Check interpreter, libraries, hardware, network and optional engines against what the plan's world needs."""
-    return [*_software(), *_hardware(plan.profile.world), _hub(plan.profile.world), *_optional()]
+    """Check libraries, hardware, cluster, engines, weights and data against what a plan needs."""
+    here = [*_software(), *_hardware(plan.profile.machine), *_executor(plan)]
+    return [*here, *_sources(plan), *_engines(plan), _football()]
+
+
+def require(plan: Plan) -> None:
+    """Raises UserError where something is missing that the plan needs, with each fix; nothing where it was forced."""
+    if plan.profile.force or plan.profile.world == "micro":
+        return
+    missing = [f"{f.what}: {f.found} ({f.fix})" for f in examine(plan) if f.state == "missing"]
+    if missing:
+        raise UserError(
+            f"this machine cannot run profile {plan.profile.profile}: {'; '.join(missing)}. Nothing was started; "
+            "--config force=true starts anyway"
+        )
 
 
 def _software() -> list[Finding]:
@@ -50,75 +66,104 @@ def _software() -> list[Finding]:
     return findings
 
 
-def _hardware(world: str) -> list[Finding]:
-    memory, disk = psutil.virtual_memory().total / 1e9, shutil.disk_usage(".").free / 1e9
-    need_memory, need_disk = NEEDED[world]
+def _hardware(machine: Machine) -> list[Finding]:
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
+    memory, disk = psutil.virtual_memory().total / 1e9, shutil.disk_usage(".").free / 1e9
     return [
         Finding("ok", "CPU cores", f"{os.cpu_count()}, OMP_NUM_THREADS={threads}"),
-        Finding(
-            *_enough(memory, need_memory),
-            "memory",
-            f"{memory:.0f} GB",
-            "" if memory >= need_memory else f"{world} needs {need_memory} GB",
-        ),
-        Finding(
-            *_enough(disk, need_disk),
-            "free disk",
-            f"{disk:.0f} GB",
-            "" if disk >= need_disk else f"{world} needs {need_disk} GB",
-        ),
-        _gpu(world),
+        _amount("memory", memory, machine.memory_gb),
+        _amount("free disk", disk, machine.disk_gb),
+        _gpu(machine),
     ]
 
 
-def _enough(found: float, needed: float) -> tuple[Literal["ok", "missing"]]:
-    return ("ok" if found >= needed else "missing",)
+def _amount(what: str, found: float, needed: int) -> Finding:
+    if found >= needed:
+        return Finding("ok", what, f"{found:.0f} GB")
+    return Finding("missing", what, f"{found:.0f} GB", f"{needed} GB are needed: another machine, or another profile")
 
 
-def _gpu(world: str) -> Finding:
+def _gpu(machine: Machine) -> Finding:
     if importlib.util.find_spec("torch") is None:
         return Finding("missing", "GPU", "torch is not installed", "make setup")
     import torch
 
-    if torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / 1e9
-        return Finding("ok", "GPU", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, {memory:.0f} GB")
-    if world == "paper":
-        return Finding(
-            "missing", "GPU", "none", "profile paper trains a 3B model: use a machine with CUDA GPUs of 80 GB"
-        )
-    return Finding("note", "GPU", "none", "not needed for micro and smoke")
+    wanted = f"{machine.gpus} x CUDA GPU of {machine.gpu_memory_gb} GB"
+    if not torch.cuda.is_available():
+        if machine.gpus:
+            return Finding("missing", "GPU", "none", f"{wanted} are needed: another machine, or another profile")
+        return Finding("note", "GPU", "none", "not needed")
+    count, memory = torch.cuda.device_count(), torch.cuda.get_device_properties(0).total_memory / 1e9
+    found = f"{count} x {torch.cuda.get_device_name(0)}, {memory:.0f} GB"
+    if count < machine.gpus or memory < 0.95 * machine.gpu_memory_gb:
+        return Finding("missing", "GPU", found, f"{wanted} are needed: another machine, or profile single_gpu")
+    return Finding("ok", "GPU", found)
 
 
-def _hub(world: str) -> Finding:
+def _executor(plan: Plan) -> list[Finding]:
+    """What hands jobs to a cluster, for a profile that does."""
+    if plan.profile.executor == "local":
+        return []
+    found = {
+        "SLURM plugin": (importlib.util.find_spec("snakemake_executor_plugin_slurm"), "pip install 'lmmr1[slurm]'"),
+        "sbatch": (shutil.which("sbatch"), "start on a machine that submits to SLURM, or take profile paper"),
+    }
+    return [
+        Finding("ok", what, "found") if there else Finding("missing", what, "not found", fix)
+        for what, (there, fix) in found.items()
+    ]
+
+
+def _engines(plan: Plan) -> list[Finding]:
+    """Optional libraries: missing where a run of the plan uses them, else worth a note."""
+    configs = [plan.train_config(arm, plan.seeds[0]) for arm in plan.trained]
+    fixes = {
+        "vllm": ("rollouts on GPUs", any(c["engine"] == "vllm" for c in configs)),
+        "peft": ("LoRA", any(c["lora"] for c in configs)),
+        "trl": ("trainer: trl", any(c.get("trainer") == "trl" for c in configs)),
+    }
+    return [_library(name, use, needed) for name, (use, needed) in fixes.items()]
+
+
+def _library(name: str, use: str, needed: bool) -> Finding:
+    if importlib.util.find_spec(name):
+        return Finding("ok", name, version(name))
+    if needed:
+        return Finding("missing", name, "not installed", f"pip install 'lmmr1[{name}]' (the profile uses it: {use})")
+    return Finding("note", name, "not installed (optional)", f"{use}: pip install 'lmmr1[{name}]'")
+
+
+def _sources(plan: Plan) -> list[Finding]:
+    """The Hub, and every model and data file of the plan that must come from there or from this machine."""
+    files = {id_: ("model", id_, "config.json") for id_ in plan.adopted_models}
+    files |= {f"data of stage {s}": ("dataset", d.repo, d.file) for s, d in plan.data_sets.items()}
+    reachable = _hub_reachable()
+    hub = Finding("ok" if reachable else "note", "Hugging Face Hub", "reachable" if reachable else "not reachable")
+    return [hub, *(_source(what, kind, repo, file, reachable) for what, (kind, repo, file) in files.items())]
+
+
+def _source(what: str, kind: str, repo: str | None, file: str, reachable: bool) -> Finding:
+    local = Path(file) if repo is None else Path(repo) / file
+    if local.exists():
+        return Finding("ok", what, "on this machine")
+    if repo is None or not _HUB_ID.match(repo):
+        return Finding("missing", what, f"{local}: no such file", "give the right path")
+    if isinstance(try_to_load_from_cache(repo, file, repo_type=kind), str):
+        return Finding("ok", what, "in the Hub's cache on this machine")
+    if reachable:
+        return Finding("ok", what, "to be fetched from the Hub")
+    fix = f"hf download {repo} --repo-type {kind} where there is network, then set HF_HOME to that cache"
+    return Finding("missing", what, "neither here nor reachable", fix)
+
+
+def _hub_reachable() -> bool:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        return Finding("note", "Hugging Face Hub", "switched off (HF_HUB_OFFLINE=1)", "cached models and data only")
+        return False
     try:
         socket.create_connection(("huggingface.co", 443), timeout=3).close()
-        return Finding("ok", "Hugging Face Hub", "reachable")
-    except OSError as e:
-        fix = (
-            "download the model and data elsewhere and set HF_HOME"
-            if world == "paper"
-            else "not needed for micro and smoke"
-        )
-        return Finding(
-            "missing" if world == "paper" else "note", "Hugging Face Hub", f"not reachable ({type(e).__name__})", fix
-        )
-
-
-def _optional() -> list[Finding]:
-    known = {
-        "vllm": "fast rollouts on GPUs: pip install 'lmmr1[vllm]'",
-        "trl": "reference trainer: pip install 'lmmr1[trl]'",
-    }
-    return [_football()] + [
-        Finding("ok", name, version(name))
-        if importlib.util.find_spec(name)
-        else Finding("note", name, "not installed (optional)", fix)
-        for name, fix in known.items()
-    ]
+    except OSError:
+        return False
+    return True
 
 
 def _football() -> Finding:

@@ -5,7 +5,6 @@ Torch-free, so that building the workflow stays instant; every user error become
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -20,6 +19,8 @@ from evals.registry import load_registry
 from lmmr1 import NUMERICS
 from lmmr1.config import Settings, TrainConfig, parse_settings
 from lmmr1.types import UserError
+from reproduce.profiles import JobKind, JobResources, Machine, merge, nearest, read_profile
+from reproduce.recipes import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT_MIX = {"chain": 0.5, "table": 0.5}
@@ -30,25 +31,36 @@ IMAGE_REASONING_MIX = {"scene": 0.45, "legend": 0.275, "drawn": 0.275}
 class Arm(Settings):
     """Either `checkpoint` (adopted) or `parent` and `stage` (trained)."""
 
-    checkpoint: Literal["base", "candidate"] | None = None
+    checkpoint: Literal["base", "candidate", "released"] | None = None
     parent: str | None = None
     stage: str | None = None
+    title: str | None = None
+    """What tables and plots call it; None: its name."""
+    paper_row: str | None = None
+    """Its row in the paper's tables (reproduce/published.yaml); the arm can be asked for by that name too."""
 
 
 class HubData(Settings):
-    """A data set on the Hub in the authors' message format."""
+    """A data set in the authors' message format or in ours (lmmr1/data.py), on the Hub or in a local file."""
 
-    repo: str
+    repo: str | None = None
+    """On the Hub; None: `file` and `images` are local paths."""
     file: str
-    images: str | None
+    images: str | None = None
+    """An archive of images, or (local) a folder; None: image paths are relative to the file, or there are none."""
     revision: str = "main"
 
 
 class StageData(Settings):
-    """What a stage trains on, per world: shares of text and image tasks, or a data set."""
+    """What a stage trains on: per world, shares of text and image tasks or a data set; or levels, generated in both."""
 
-    micro: dict[Literal["text", "images"], float]
-    paper: HubData
+    micro: dict[Literal["text", "images"], float] = {}
+    paper: HubData | None = None
+    levels: Literal["sokoban"] | None = None
+
+    def of(self, world: str) -> Any:
+        """The data of `world`; something false where the stage has none."""
+        return self.levels or getattr(self, world)
 
 
 class Stage(Settings):
@@ -74,6 +86,8 @@ class EvalSettings(Settings):
     batch_size: int = Field(64, gt=0)
     engine: Literal["hf", "vllm"] = "hf"
     """What answers: our decode loop, or vLLM (docs/vllm.md)."""
+    jobs: Literal["arm", "benchmark"] = "arm"
+    """One job per arm and harness (models that load slower than they answer), or per run and benchmark (a cluster)."""
 
 
 class Profile(Settings):
@@ -88,22 +102,42 @@ class Profile(Settings):
     benchmarks: tuple[str, ...] = Field(min_length=1)
     base_model: str | None = None
     candidate: str | None = None
+    released_model: str | None = None
+    """The authors' published checkpoint: measured here, it shows how far our harness is from theirs."""
     micro: MicroSettings = MicroSettings()
+    recipe: str | None = None
+    """A file of reproduce/recipes/, under `train`; None: `train` says everything."""
+    replace_unbuilt: bool = False
+    """Train what is not built with what the recipe names in its place, instead of refusing."""
     train: dict[str, Any] = {}
+    """Wins over the recipe: it says what the machine needs."""
     accelerate: str | None = None
     """A config file of accelerate, e.g. config/accelerate/ddp.yaml: each training runs on `processes` processes."""
     processes: int = Field(1, gt=0)
+    data: dict[str, HubData] = {}
+    """Other data for a stage: {stage: {file: PATH, images: PATH}}."""
     eval: EvalSettings = EvalSettings()
+    executor: Literal["local", "slurm"] = "local"
+    machine: Machine = Machine()
+    resources: JobResources = JobResources()
+    force: bool = False
+    """Start although the machine lacks something that the profile needs."""
 
 
 class Plan:
     """Profile, arms in order (with their ancestors), stages and benchmarks, checked against each other."""
 
     def __init__(
-        self, profile: Profile, arms: dict[str, Arm], stages: dict[str, Stage], benchmarks: dict[str, Any]
+        self,
+        profile: Profile,
+        arms: dict[str, Arm],
+        stages: dict[str, Stage],
+        benchmarks: dict[str, Any],
+        recipe: Recipe | None = None,
     ) -> None:
         self.profile, self.arms, self.stages, self.benchmarks = profile, arms, stages, benchmarks
-        self.name = profile.name or profile.profile
+        self.recipe, self.name = recipe, profile.name or profile.profile
+        self._check_data()
         for arm in self.trained:
             self.train_config(arm, self.seeds[0])
 
@@ -111,35 +145,36 @@ class Plan:
     def load(cls, config: dict[str, Any], root: Path = ROOT) -> Plan:
         """Merge the profile file with `config` and check everything. Raises UserError before anything is written."""
         name = str(config.get("profile", "micro"))
-        known = sorted(p.stem for p in (root / "config/profiles").glob("*.yaml"))
-        if name not in known:
-            raise UserError(
-                f"config, key profile: unknown profile {name!r}; allowed: {', '.join(known)}{_nearest(name, known)}"
-            )
-        file = root / f"config/profiles/{name}.yaml"
-        values = merge(read_yaml(file), config) | {"profile": name}
+        file, arms, stages = Path(f"config/profiles/{name}.yaml"), load_arms(root), load_stages(root)
+        written = read_profile(root, name)
+        values = merge(written, config) | {"profile": name}
         if config.get("candidate"):
             values["arms"] = ["baseline", "candidate"]
-        profile = parse_settings(Profile, values, f"{file.relative_to(root)} with overrides")
-        arms_file, stages_file = root / "reproduce/arms.yaml", root / "reproduce/stages.yaml"
-        arms = {k: _arm(k, v, arms_file.relative_to(root)) for k, v in read_yaml(arms_file).items()}
-        stages = {
-            k: parse_settings(Stage, v, f"{stages_file.relative_to(root)}, stage {k}")
-            for k, v in read_yaml(stages_file).items()
-        }
-        wanted = dict.fromkeys(a for arm in profile.arms for a in lineage(arms, arm))
+        if values.get("recipe") != written.get("recipe") and not values.get("name"):
+            values["name"] = f"{name}_{values.get('recipe')}"  # another recipe must not overwrite the profile's own run
+        profile = parse_settings(Profile, values, f"{file} with overrides")
+        wanted = dict.fromkeys(a for arm in profile.arms for a in lineage(arms, by_row(arms, arm)))
         for arm in wanted:
             _require(arms[arm].stage, stages, f"reproduce/arms.yaml, arm {arm}, key stage")
         if profile.accelerate and not (root / profile.accelerate).is_file():
-            raise UserError(f"{file.relative_to(root)}, key accelerate: no such file {profile.accelerate}")
+            raise UserError(f"{file}, key accelerate: no such file {profile.accelerate}")
         if profile.processes > 1 and not profile.accelerate:
-            raise UserError(
-                f"{file.relative_to(root)}, key processes: {profile.processes} need a file in key accelerate"
-            )
+            raise UserError(f"{file}, key processes: {profile.processes} need a file in key accelerate")
         registry = load_registry()
         for benchmark in profile.benchmarks:
-            _require(benchmark, registry, f"{file.relative_to(root)}, key benchmarks")
-        return cls(profile, {a: arms[a] for a in wanted}, stages, {b: registry[b] for b in profile.benchmarks})
+            _require(benchmark, registry, f"{file}, key benchmarks")
+        recipe = _recipe(root, profile)
+        return cls(profile, {a: arms[a] for a in wanted}, stages, {b: registry[b] for b in profile.benchmarks}, recipe)
+
+    def _check_data(self) -> None:
+        for stage in self.profile.data:
+            _require(stage, self.stages, "config, key data")
+        for stage in self.used_stages:
+            if not self.stages[stage].data.of(self.profile.world) and stage not in self.profile.data:
+                raise UserError(
+                    f"reproduce/stages.yaml, stage {stage}: no data for world {self.profile.world}; give --config "
+                    f"data='{{{stage}: {{file: PATH}}}}' or leave the arms that need it out of `arms`"
+                )
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -159,6 +194,18 @@ class Plan:
     def adopted(self) -> list[str]:
         """Arms with a given checkpoint."""
         return [a for a, arm in self.arms.items() if arm.checkpoint]
+
+    @property
+    def adopted_models(self) -> list[str]:
+        """Ids or paths of the checkpoints that the plan adopts."""
+        specs = [json.loads(self.base_spec(str(self.arms[a].checkpoint))) for a in self.adopted]
+        return [spec["adopt"] for spec in specs if "adopt" in spec]
+
+    @property
+    def data_sets(self) -> dict[str, HubData]:
+        """{stage: its data set} of the stages that train on one."""
+        specs = {stage: json.loads(self.prompts_spec(stage)) for stage in self.used_stages}
+        return {stage: HubData(**spec["hub"]) for stage, spec in specs.items() if "hub" in spec}
 
     @property
     def used_stages(self) -> list[str]:
@@ -187,10 +234,14 @@ class Plan:
         return self.results(parent, seed if self.arms[parent].stage else str(self.seeds[0]), "manifest.json")
 
     def train_config(self, arm: str, seed: int) -> dict[str, Any]:
-        """The resolved settings of one run: profile, then the stage's differences, then the seed."""
+        """The resolved settings of one run: recipe, then profile, then the stage's differences, then the seed."""
         stage = str(self.arms[arm].stage)
-        values = merge(merge(self.profile.train, self.stages[stage].train), {"seed": int(seed)})
-        where = f"config/profiles/{self.profile.profile}.yaml, key train, and reproduce/stages.yaml, stage {stage}"
+        profile, recipe = self.profile, dict[str, Any]()
+        where = f"config/profiles/{profile.profile}.yaml, key train, and reproduce/stages.yaml, stage {stage}"
+        if self.recipe:
+            recipe = self.recipe.settings(str(profile.recipe), arm, profile.replace_unbuilt)
+            where = f"reproduce/recipes/{profile.recipe}.yaml, {where}"
+        values = merge(merge(merge(recipe, profile.train), self.stages[stage].train), {"seed": int(seed)})
         return parse_settings(TrainConfig, values, where).model_dump()
 
     def train_config_json(self, arm: str, seed: int) -> str:
@@ -210,13 +261,26 @@ class Plan:
         names = self.of_harness(harness) or [f"no_{harness}_benchmark"]
         return [self.results("{arm}", str(s), "eval", b, "record.json") for s in seeds for b in names]
 
+    def benchmark_file(self, benchmark: str) -> list[str]:
+        """The file of one benchmark, where a rule makes it."""
+        spec = self.benchmarks[benchmark]
+        return [self.results("benchmarks", spec.file_name)] if spec.source == "micro" else []
+
     def eval_arguments(self, harness: str, arm: str) -> str:
         """Arguments of `python -m evals.run` for one arm: all its runs, all benchmarks of the harness."""
+        folders = self.runs([arm])
+        return self._eval_arguments(folders, self.of_harness(harness))
+
+    def eval_arguments_of(self, arm: str, seed: str, benchmark: str) -> str:
+        """The same for one run and one benchmark."""
+        return self._eval_arguments([self.results(arm, seed)], [benchmark])
+
+    def _eval_arguments(self, folders: list[str], benchmarks: list[str]) -> str:
         settings = self.profile.eval
         values = {
-            "manifest": self.runs([arm], "manifest.json"),
-            "out": self.runs([arm], "eval"),
-            "benchmarks": self.of_harness(harness),
+            "manifest": [f"{folder}/manifest.json" for folder in folders],
+            "out": [f"{folder}/eval" for folder in folders],
+            "benchmarks": benchmarks,
             "benchmark-dir": [self.results("benchmarks")],
             "batch-size": [str(settings.batch_size)],
             "limit": [str(settings.limit)] if settings.limit else [],
@@ -228,14 +292,19 @@ class Plan:
         """What Snakemake measured of the jobs that cost time: checkpoints, trainings, evaluations."""
         jobs = [f"{c}/checkpoint" for c in dict.fromkeys(str(self.arms[a].checkpoint) for a in self.adopted)]
         jobs += [f"{a}/{s}/train" for a in self.trained for s in self.seeds]
-        jobs += [f"{a}/eval_{h}" for a in self.arms for h in ("lm_eval", "vlmevalkit") if self.of_harness(h)]
+        if self.profile.eval.jobs == "benchmark":
+            jobs += [f"{a}/{s}/{b}/evaluate" for a in self.arms for s in self.seeds_of(a) for b in self.benchmarks]
+        else:
+            jobs += [f"{a}/eval_{h}" for a in self.arms for h in ("lm_eval", "vlmevalkit") if self.of_harness(h)]
         return [self.results("timings", f"{job}.tsv") for job in jobs]
 
     def prompts_spec(self, stage: str) -> str:
         """What `reproduce.prepare prompts` needs, as JSON: the micro mix, or the data set on the Hub."""
         data, micro = self.stages[stage].data, self.profile.micro
-        if self.profile.world == "paper":
-            return json.dumps({"hub": data.paper.model_dump()}, sort_keys=True)
+        if own := self.profile.data.get(stage) or (data.paper if self.profile.world == "paper" else None):
+            return json.dumps({"hub": own.model_dump()}, sort_keys=True)
+        if data.levels:
+            return json.dumps({data.levels: self.profile.world, "n": micro.prompts}, sort_keys=True)
         reasoning = 1 - micro.perception_share
         images = {k: v * micro.perception_share for k, v in PERCEPTION_MIX.items()} | {
             k: v * reasoning for k, v in IMAGE_REASONING_MIX.items()
@@ -257,9 +326,21 @@ class Plan:
                     "config, key candidate: arm candidate needs a checkpoint; give --config candidate=PATH_OR_HUB_ID"
                 )
             return json.dumps({"adopt": self.profile.candidate})
+        if checkpoint == "released":
+            if not self.profile.released_model:
+                raise UserError("config, key released_model: arm released needs the authors' checkpoint; give its id")
+            return json.dumps({"adopt": self.profile.released_model})
         if self.profile.world == "micro":
             return json.dumps({"pretrain": self.profile.micro.pretrain, "numerics": NUMERICS}, sort_keys=True)
         return json.dumps({"adopt": self.profile.base_model})
+
+    def resources(self, kind: JobKind) -> dict[str, Any]:
+        """What a job of this kind asks for, as keywords of Snakemake's `resources`."""
+        return getattr(self.profile.resources, kind).for_snakemake()
+
+    def threads(self, kind: JobKind) -> int:
+        """Cores of a job of this kind."""
+        return getattr(self.profile.resources, kind).threads
 
     @property
     def launcher(self) -> str:
@@ -281,6 +362,35 @@ class Plan:
         return NUMERICS
 
 
+def load_arms(root: Path = ROOT) -> dict[str, Arm]:
+    """reproduce/arms.yaml, in order. Raises UserError for an unknown key or an arm that is neither kind."""
+    file = root / "reproduce/arms.yaml"
+    return {k: _arm(k, v, file.relative_to(root)) for k, v in read_yaml(file).items()}
+
+
+def load_stages(root: Path = ROOT) -> dict[str, Stage]:
+    """reproduce/stages.yaml. Raises UserError for an unknown key or a bad value."""
+    file = root / "reproduce/stages.yaml"
+    return {k: parse_settings(Stage, v, f"{file.relative_to(root)}, stage {k}") for k, v in read_yaml(file).items()}
+
+
+def by_row(arms: dict[str, Arm], name: str) -> str:
+    """The arm of that name, or the trained arm that the paper's tables call so; an unknown name as it is."""
+    rows = {arm.paper_row: key for key, arm in arms.items() if arm.stage}
+    return name if name in arms else rows.get(name, name)
+
+
+def _recipe(root: Path, profile: Profile) -> Recipe | None:
+    if profile.recipe is None:
+        return None
+    if profile.world == "micro":
+        raise UserError(
+            f"config, key recipe: {profile.recipe} is for the 3B model, and profile {profile.profile} trains the micro "
+            "one; its settings are those under `train`"
+        )
+    return load_recipe(root, profile.recipe)
+
+
 def lineage(arms: dict[str, Arm], name: str) -> list[str]:
     """Ancestors of `name`, root first, itself last. Raises UserError for unknown names and cycles."""
     chain: list[str] = []
@@ -294,13 +404,6 @@ def lineage(arms: dict[str, Arm], name: str) -> list[str]:
         chain.append(current)
         current = arms[current].parent
     return chain[::-1]
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, dictionaries merged key by key; neither is changed."""
-    return base | {
-        k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()
-    }
 
 
 def alternatives(names: Iterable[str]) -> str:
@@ -332,9 +435,4 @@ def _arm(name: str, values: dict[str, Any], file: Path) -> Arm:
 
 def _require(name: str | None, known: Iterable[str], where: str) -> None:
     if name is not None and name not in known:
-        raise UserError(f"{where}: unknown name {name!r}; allowed: {', '.join(known)}{_nearest(name, known)}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(f"{where}: unknown name {name!r}; allowed: {', '.join(known)}{nearest(name, known)}")

@@ -14,9 +14,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evals.agents.sokoban_levels import PAPER_MIX
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
-from reproduce import hub
+from reproduce import hub, sokoban_data
 from reproduce.micro import build
 
 
@@ -24,6 +25,8 @@ def prompts(spec: dict[str, Any], seed: int, out: Path) -> None:
     """Training prompts of one stage, checked, with a card of what was kept and dropped."""
     if "hub" in spec:
         hub.write_prompts(spec["hub"], out)
+    elif "sokoban" in spec:
+        sokoban_data.write_prompts(sokoban_data.SokobanData(mix=PAPER_MIX), seed, out)
     else:
         build.write_prompts(spec["mix"], spec["n"], seed, out)
 

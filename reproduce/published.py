@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from lmmr1.config import Settings, parse_settings
 from lmmr1.types import UserError
-from reproduce.plan import read_yaml
+from reproduce.plan import load_arms, read_yaml
 
 REGISTRY_FILE = Path(__file__).with_name("published.yaml")
 
@@ -207,7 +207,8 @@ class Registry(Settings):
     statements: tuple[Statement, ...]
     elsewhere: tuple[Elsewhere, ...]
     sokoban: Sokoban
-    arms: dict[str, str]
+    arms: dict[str, str] = {}
+    """Row of each of our arms, from reproduce/arms.yaml; the file itself adds what is no arm."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Registry:
@@ -296,7 +297,9 @@ def _known(name: str, known: Any, where: str) -> None:
 
 def load(path: Path = REGISTRY_FILE) -> Registry:
     """Read and check a registry. Raises UserError naming the file, the key and what is wrong."""
-    return parse_settings(Registry, read_yaml(path), str(path))
+    values = read_yaml(path)
+    rows = {name: arm.paper_row for name, arm in load_arms().items() if arm.paper_row}
+    return parse_settings(Registry, values | {"arms": rows | values.get("arms", {})}, str(path))
 
 
 @cache

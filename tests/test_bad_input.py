@@ -19,7 +19,10 @@ from reproduce.plan import ROOT, Plan
 
 ROW = {"id": "a", "messages": [{"role": "user", "content": "1+1=?"}], "answer": "2"}
 BAD_CONFIGS = {
-    "profile": ({"profile": "mirco"}, ["profile", "'mirco'", "micro, paper, smoke", "did you mean micro"]),
+    "profile": (
+        {"profile": "mirco"},
+        ["profile", "'mirco'", "cluster, micro, paper, single_gpu", "did you mean micro"],
+    ),
     "arm": ({"arms": ["fer"]}, ["arms", "'fer'", "baseline, fre, mgt_only", "did you mean fre"]),
     "benchmark": ({"benchmarks": ["math50"]}, ["benchmarks", "'math50'", "micro_chain", "did you mean math500"]),
     "key": ({"colour": 1}, ["config/profiles/micro.yaml", "'colour'", "allowed: profile, name, world"]),
@@ -55,12 +58,12 @@ def project(tmp_path):
 @pytest.mark.parametrize(
     ("file", "old", "new", "words"),
     [
-        ("reproduce/arms.yaml", "{parent: fre,      stage: mgt}", "{parent: two_stage, stage: mgt}", ["arms.yaml", "two_stage -> two_stage", "cycle"]),
-        ("reproduce/arms.yaml", "parent: baseline, stage: fre}", "parent: two_stage, stage: fre}", ["fre", "two_stage", "cycle"]),
-        ("reproduce/arms.yaml", "stage: mgt}     #", "stage: mtg}     #", ["arm mgt_only", "'mtg'", "fre, mgt, random"]),
-        ("reproduce/arms.yaml", "{parent: fre, ", "{parent: fer, ", ["arm two_stage", "parent", "'fer'"]),
-        ("reproduce/arms.yaml", "{checkpoint: base}", "{checkpoint: base, stage: fre}", ["arm baseline", "either"]),
-        ("reproduce/arms.yaml", "{checkpoint: base}", "{chekpoint: base}", ["arm baseline", "'chekpoint'", "allowed: checkpoint"]),
+        ("reproduce/arms.yaml", "{parent: fre,      stage: mgt,", "{parent: two_stage, stage: mgt,", ["arms.yaml", "two_stage -> two_stage", "cycle"]),
+        ("reproduce/arms.yaml", "parent: baseline, stage: fre,", "parent: two_stage, stage: fre,", ["fre", "two_stage", "cycle"]),
+        ("reproduce/arms.yaml", "{parent: baseline, stage: mgt,", "{parent: baseline, stage: mtg,", ["arm mgt_only", "'mtg'", "fre, mgt, multi"]),
+        ("reproduce/arms.yaml", "{parent: fre,      stage: mgt,", "{parent: fer,      stage: mgt,", ["arm two_stage", "parent", "'fer'"]),
+        ("reproduce/arms.yaml", "{checkpoint: base,", "{checkpoint: base, stage: fre,", ["arm baseline", "either"]),
+        ("reproduce/arms.yaml", "{checkpoint: base,", "{chekpoint: base,", ["arm baseline", "'chekpoint'", "allowed: checkpoint"]),
         ("reproduce/stages.yaml", "train: {reward: {kind: random}}", "train: {reward: {knd: random}}", ["stage random", "'reward.knd'", "kind"]),
         ("reproduce/stages.yaml", "repo:", "rep:", ["stages.yaml", "stage fre", "'data.paper.rep'", "allowed"]),
         ("config/profiles/micro.yaml", "world: micro", "world: [", ["micro.yaml", "not a YAML file"]),
@@ -181,7 +184,7 @@ def run(monkeypatch, capsys, main, *args):
     [
         (["train", "--arm", "fer"], ["--arm", "'fer'", "two_stage"]),
         (["train", "--arm", "fre", "--seed", "9"], ["--seed", "0, 1, 2, 3, 4"]),
-        (["train", "--arm", "fre", "--profile", "big"], ["'big'", "micro, paper, smoke"]),
+        (["train", "--arm", "fre", "--profile", "big"], ["'big'", "micro, paper, single_gpu"]),
         (["eval", "--model", "./nowhere", "--benchmarks", "math500", "--out", "o"], ["./nowhere"]),
         (["eval", "--model", "a/b", "--benchmarks", "math50", "--out", "o"], ["math50", "math500"]),
     ],

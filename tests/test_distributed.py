@@ -162,7 +162,14 @@ def test_the_real_command_with_the_real_config_file(parent, prompts, tmp_path, h
         "--out",
         "out",
     ]
-    launch = ["-m", "accelerate.commands.launch", "--config_file", ROOT / f"config/accelerate/{how}.yaml"]
+    launch = [
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        ROOT / f"config/accelerate/{how}.yaml",
+        "--mixed_precision",
+        "no",
+    ]
     command = [sys.executable, *launch, "-m", "lmmr1.train", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

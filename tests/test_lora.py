@@ -11,11 +11,12 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 from lmmr1.config import LoraConfig, LossConfig, RewardConfig, SamplingConfig, TrainConfig
-from lmmr1.loss import policy_loss, token_weights
 from lmmr1.lora import add_adapters, merged_parameters
+from lmmr1.loss import policy_loss, token_weights
 from lmmr1.policy import load_policy, recompute_layers
 from lmmr1.store import adopt
 from lmmr1.train import train
+from lmmr1.types import UserError
 from lmmr1.update import accumulate_gradients, batch_logprobs
 from reproduce.micro.build import write_prompts
 from tests.test_core_equality import (
@@ -127,7 +128,7 @@ def test_gradient_checkpointing_changes_nothing(tiny_model, make_samples, kind):
     assert results[0].keys() == results[1].keys() and relative(*results) < 1e-6
 
 
-def test_settings():
-    with pytest.raises(ValueError, match="target_modules"):
-        LoraConfig(target_modules=["visual"])
-    assert LoraConfig(target_modules=["q_proj"]).target_modules == ("q_proj",)
+@pytest.mark.parametrize("settings", [{"dropout": 0.1}, {"target_modules": ["q_proj", "proj"]}])
+def test_adapters_that_are_not_computed_are_refused(settings):
+    with pytest.raises(UserError, match=r"lora: .*without dropout.*trainer: trl"):
+        add_adapters(None, LoraConfig(**settings))

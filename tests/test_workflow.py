@@ -18,7 +18,7 @@ from reproduce.plan import ROOT, Plan, alternatives
 
 pytestmark = pytest.mark.slow
 HEAVY = {"checkpoint", "train", "eval_lm_eval", "eval_lm_eval_adopted", "eval_vlmevalkit", "eval_vlmevalkit_adopted"}
-EXPECTED_TRAININGS = {"smoke": 4, "micro": 20, "paper": 3}
+EXPECTED_TRAININGS = {"smoke": 4, "micro": 20}
 
 
 def snakemake(folder, *args):

@@ -1,3 +1,14 @@
+rule profile:
+    output:
+        plan.results("profile.json"),
+    log:
+        plan.results("logs", "profile.log"),
+    params:
+        settings=plan.profile.model_dump_json(),
+    shell:
+        "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
+
+
 rule prompts:
     output:
         prompts=plan.results("data", "{stage}.jsonl"),
@@ -5,6 +16,9 @@ rule prompts:
     log:
         plan.results("logs", "prompts_{stage}.log"),
     retries: 2
+    threads: plan.threads("prompts")
+    resources:
+        **plan.resources("prompts"),
     params:
         spec=lambda wc: plan.prompts_spec(wc.stage),
         numerics=plan.numerics,
@@ -19,6 +33,9 @@ rule text_benchmark:
         plan.results("logs", "benchmark_{benchmark}.log"),
     wildcard_constraints:
         benchmark=alternatives(plan.micro_benchmarks("lm_eval")),
+    threads: plan.threads("benchmark")
+    resources:
+        **plan.resources("benchmark"),
     params:
         n=plan.profile.micro.items,
         numerics=plan.numerics,
@@ -41,8 +58,10 @@ rule checkpoint:
     benchmark:
         plan.results("timings", "{checkpoint}", "checkpoint.tsv")
     wildcard_constraints:
-        checkpoint="base|candidate",
-    threads: workflow.cores if plan.profile.world == "micro" else 1
+        checkpoint="base|candidate|released",
+    threads: workflow.cores if plan.profile.world == "micro" else plan.threads("checkpoint")
+    resources:
+        **plan.resources("checkpoint"),
     params:
         spec=lambda wc: plan.base_spec(wc.checkpoint),
     shell:

@@ -11,8 +11,9 @@ rule eval_lm_eval:
         plan.results("timings", "{arm}", "eval_lm_eval.tsv")
     wildcard_constraints:
         arm=alternatives(plan.trained if plan.of_harness("lm_eval") else []),
+    threads: plan.threads("evaluate")
     resources:
-        gpus=1 if plan.profile.world == "paper" else 0,
+        **plan.resources("evaluate"),
     params:
         harness="lm_eval",
         arguments=lambda wc: plan.eval_arguments("lm_eval", wc.arm),

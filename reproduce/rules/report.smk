@@ -13,6 +13,8 @@ rule scores:
         plan.results("{arm}", "scores.csv"),
     log:
         plan.results("logs", "scores_{arm}.log"),
+    resources:
+        **plan.resources("report"),
     params:
         code=plan.report_code,
     shell:
@@ -33,6 +35,8 @@ rule table1:
         ),
     log:
         plan.results("logs", "table1.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -52,6 +56,8 @@ rule plot_arms:
         png=f"{REPORT}/arms.png",
     log:
         plan.results("logs", "plot_arms.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -71,6 +77,8 @@ rule plot_curves:
         png=f"{REPORT}/curves.png",
     log:
         plan.results("logs", "plot_curves.log"),
+    resources:
+        **plan.resources("report"),
     params:
         code=plan.report_code,
     shell:
@@ -92,6 +100,8 @@ rule paper_tables:
         ),
     log:
         plan.results("logs", "paper_tables.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -130,6 +140,8 @@ rule plot_evidence:
         png=[f"{REPORT}/{f}.png" for f in EVIDENCE_FIGURES],
     log:
         plan.results("logs", "plot_evidence.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -158,6 +170,8 @@ rule page:
         ),
     log:
         plan.results("logs", "page.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -176,6 +190,8 @@ rule readme:
         manifests=plan.runs(plan.arms, "manifest.json"),
     log:
         plan.results("logs", "readme.log"),
+    resources:
+        **plan.resources("report"),
     shell:
         "{PYTHON} reports.readme --readme README.md --table {REPORT}/table1 --records docs/table1_records.csv "
         "--scores {input.scores} --manifests {input.manifests} > {log} 2>&1"
@@ -184,6 +200,8 @@ rule readme:
 rule audit:
     log:
         plan.results("logs", "audit.log"),
+    resources:
+        **plan.resources("report"),
     shell:
         "{PYTHON} reports.paper_audit --out docs/audit.md > {log} 2>&1"
 
@@ -193,6 +211,8 @@ rule check:
         plan.records(plan.arms),
     log:
         plan.results("logs", "check.log"),
+    resources:
+        **plan.resources("report"),
     params:
         candidates=[plan.results(arm) for arm in plan.arms if arm != "baseline"],
         baseline=plan.results("baseline"),

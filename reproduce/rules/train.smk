@@ -40,8 +40,9 @@ rule train:
         plan.results("timings", "{arm}", "{seed}", "train.tsv")
     wildcard_constraints:
         arm=alternatives(plan.trained),
+    threads: plan.threads("train")
     resources:
-        gpus=plan.profile.processes if plan.profile.world == "paper" else 0,
+        **plan.resources("train"),
     params:
         out=RUN,
         numerics=plan.numerics,

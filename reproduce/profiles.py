@@ -1,0 +1,92 @@
+"""Profiles: files that may build on another one, and what each kind of job asks of the machine.
+
+A profile is one visible diff: `extends: paper` takes everything from config/profiles/paper.yaml, and every key that the
+file gives itself is merged over it, mappings key by key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from lmmr1.config import Settings, read_mapping
+from lmmr1.types import UserError
+
+JobKind = Literal["prompts", "benchmark", "checkpoint", "train", "evaluate", "report"]
+
+
+class Resources(Settings):
+    """What one job asks for. Snakemake's names, but `gpus`, which its SLURM plugin calls `gpu`."""
+
+    threads: int = Field(1, gt=0)
+    gpus: int = Field(0, ge=0)
+    mem_mb: int = Field(4000, gt=0)
+    """Main memory, megabytes."""
+    runtime: int = Field(120, gt=0)
+    """Minutes after which a cluster may end the job; training then resumes from its last resume point."""
+    slurm_partition: str | None = None
+    slurm_account: str | None = None
+
+    def for_snakemake(self) -> dict[str, Any]:
+        """The same as keywords of a rule's `resources`; the partition and account only where they are given."""
+        asked = {"gpu": self.gpus, "mem_mb": self.mem_mb, "runtime": self.runtime}
+        return asked | {k: v for k in ("slurm_partition", "slurm_account") if (v := getattr(self, k)) is not None}
+
+
+class JobResources(Settings):
+    """Per kind of job; every rule of the workflow is of one of these kinds."""
+
+    prompts: Resources = Resources()
+    benchmark: Resources = Resources()
+    checkpoint: Resources = Resources()
+    train: Resources = Resources()
+    evaluate: Resources = Resources()
+    report: Resources = Resources()
+
+
+class Machine(Settings):
+    """What the machine (or one node of the cluster) must have; `lmmr1 doctor` checks it."""
+
+    gpus: int = Field(0, ge=0)
+    gpu_memory_gb: int = Field(0, ge=0)
+    """Memory of one GPU, GB (1e9), as the card is sold: a card that reports 5 % less is accepted."""
+    memory_gb: int = Field(4, gt=0)
+    disk_gb: int = Field(3, gt=0)
+
+
+def profile_names(root: Path) -> list[str]:
+    """Names that `--config profile=` takes."""
+    return sorted(p.stem for p in (root / "config/profiles").glob("*.yaml"))
+
+
+def read_profile(root: Path, name: str, via: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The settings of a profile merged over those that it extends; `extends` itself is gone.
+
+    Raises UserError for an unknown profile, a file that is no mapping, or a cycle.
+    """
+    known = profile_names(root)
+    if name not in known:
+        where = f"config/profiles/{via[-1]}.yaml, key extends" if via else "config, key profile"
+        raise UserError(f"{where}: unknown profile {name!r}; allowed: {', '.join(known)}{nearest(name, known)}")
+    if name in via:
+        raise UserError(f"config/profiles/{name}.yaml: {' -> '.join([*via, name])} is a cycle of `extends`")
+    values = read_mapping(root / f"config/profiles/{name}.yaml")
+    base = values.pop("extends", None)
+    return values if base is None else merge(read_profile(root, str(base), (*via, name)), values)
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, dictionaries merged key by key; neither is changed."""
+    return base | {
+        k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()
+    }
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

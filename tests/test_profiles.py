@@ -1,0 +1,399 @@
+"""Contract: the profiles of the real scale plan every arm of the paper's tables, with what each job asks for; nothing
+is replaced, left out or started in silence."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from lmmr1.config import TrainConfig
+from lmmr1.types import UserError
+from reproduce import cli, doctor, gpu
+from reproduce.plan import ROOT, Plan, load_arms
+from reproduce.profiles import read_profile
+from reproduce.published import registry
+from reproduce.recipes_cli import differences
+from tests.test_bad_input import run
+
+PAPER_SCALE = ("paper", "single_gpu", "single_gpu_24gb", "cluster")
+KIND = {"prompts": "prompts", "checkpoint": "checkpoint", "train": "train", "evaluate": "evaluate"}
+LOCAL = {"resolve_config", "adopt", "reproduce_all"}
+REPORT = {
+    "scores": None,
+    "table1": 1,
+    "plot_arms": 1,
+    "plot_curves": 1,
+    "paper_tables": 1,
+    "plot_evidence": 1,
+    "page": 1,
+}
+
+
+def dry_run(*args):
+    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "128", *args]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def jobs_of(text):
+    """[(rule, {resource: value})] of a dry run."""
+    blocks = re.findall(r"^(?:rule|localrule) (\w+):\n((?:    .*\n)*)", text, re.MULTILINE)
+    found = []
+    for rule, body in blocks:
+        listed = re.search(r"^    resources: (.*)$", body, re.MULTILINE)
+        threads = re.search(r"^    threads: (\d+)$", body, re.MULTILINE)
+        pairs = dict(pair.split("=", 1) for pair in listed.group(1).split(", ")) if listed else {}
+        found.append(
+            (
+                rule,
+                {k: v for k, v in pairs.items() if k != "tmpdir"} | {"threads": threads.group(1) if threads else "1"},
+            )
+        )
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["paper", "single_gpu", "cluster"])
+def test_a_dry_run_shows_every_job_with_its_resources(profile):
+    executor = ("--profile", "executors/slurm") if profile == "cluster" else ("--config", f"profile={profile}")
+    done = dry_run(*executor, "--config", f"profile={profile}", f"name=dry_{profile}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    plan, jobs = Plan.load({"profile": profile}), jobs_of(done.stdout)
+    counts = {rule: sum(r == rule for r, _ in jobs) for rule, _ in jobs}
+    runs = sum(len(plan.seeds_of(a)) for a in plan.arms)
+    wanted = {
+        "train": len(plan.trained) * len(plan.seeds),
+        "evaluate": runs * len(plan.benchmarks),
+        "prompts": len(plan.used_stages),
+        "checkpoint": len(plan.adopted),
+        "adopt": len(plan.adopted),
+        "scores": len(plan.arms),
+        "page": 1,
+        "reproduce_all": 1,
+    }
+    assert wanted.items() <= counts.items()
+    assert len(plan.trained) == 7 and len(plan.benchmarks) >= 7
+    for rule, asked in jobs:
+        if rule in LOCAL:
+            continue
+        kind = KIND.get(rule, "report")
+        of = getattr(plan.profile.resources, kind)
+        values = {"gpu": of.gpus, "mem_mb": of.mem_mb, "runtime": of.runtime, "threads": of.threads}
+        assert {k: int(asked[k]) for k in values} == values, rule
+
+
+def test_training_asks_for_the_gpus_of_the_profile():
+    asked = {p: Plan.load({"profile": p}).resources("train")["gpu"] for p in PAPER_SCALE}
+    assert asked == {"paper": 8, "single_gpu": 1, "single_gpu_24gb": 1, "cluster": 8}
+    assert Plan.load({"profile": "micro"}).resources("train")["gpu"] == 0
+
+
+def test_a_partition_and_an_account_are_the_users_to_give():
+    plan = Plan.load({"profile": "cluster"})
+    assert "slurm_partition" not in plan.resources("train")
+    given = Plan.load(
+        {"profile": "cluster", "resources": {"train": {"slurm_partition": "a100", "slurm_account": "me"}}}
+    )
+    assert given.resources("train") == plan.resources("train") | {"slurm_partition": "a100", "slurm_account": "me"}
+    assert "slurm_partition" not in given.resources("evaluate")
+
+
+def test_a_profile_that_extends_another_is_its_diff():
+    paper, single = read_profile(ROOT, "paper"), read_profile(ROOT, "single_gpu")
+    own = yaml.safe_load((ROOT / "config/profiles/single_gpu.yaml").read_text())
+    assert set(own) - {"extends"} == {k for k in single if single[k] != paper.get(k)}
+    assert single["train"] == paper["train"] | {"freeze_vision": True}
+    small = Plan.load({"profile": "single_gpu_24gb"}).train_config("fre", 0)
+    assert small["lora"] and small["freeze_vision"] and small["engine"] == "vllm" and small["num_prompts"] == 256
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"a": "extends: b", "b": "extends: a"}, ["a -> b -> a", "cycle"]),
+        ({"a": "extends: papre", "paper": "world: paper"}, ["a.yaml, key extends", "'papre'", "did you mean paper"]),
+        ({"a": "[1]"}, ["a.yaml", "key: value"]),
+    ],
+)
+def test_a_bad_chain_of_profiles_is_named(files, words, tmp_path):
+    (tmp_path / "config/profiles").mkdir(parents=True)
+    for name, text in files.items():
+        (tmp_path / f"config/profiles/{name}.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        read_profile(tmp_path, "a")
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+# -------------------------------------------------------------------------------------------- arms
+
+
+def test_every_row_of_the_papers_tables_about_this_model_has_an_arm():
+    rows = {row for name in ("table1", "table2", "table3") for row in registry().tables[name].rows}
+    others = {"idle", "human", "claude_3_5_sonnet", "gemini_1_5_pro", "gpt_4o"}
+    plan = Plan.load({"profile": "paper"})
+    assert rows - others == {plan.arms[a].paper_row for a in plan.arms if plan.arms[a].paper_row}
+    assert {a: row for a, row in registry().arms.items() if a in plan.arms} == {
+        a: arm.paper_row for a, arm in plan.arms.items() if arm.paper_row
+    }
+
+
+def test_the_arms_start_where_the_paper_says():
+    plan = Plan.load({"profile": "paper"})
+    starts = {arm.paper_row: plan.arms[arm.parent].paper_row for arm in plan.arms.values() if arm.stage}
+    assert starts == {
+        "fre_text": "qwen",
+        "fre_multi": "qwen",
+        "direct_rl_geo": "qwen",
+        "mgt_geo": "fre_text",
+        "mgt_percereason": "fre_text",
+        "direct_rl_sokoban": "qwen",
+        "mgt_sokoban": "fre_text",
+    }
+
+
+def test_an_arm_can_be_asked_for_by_its_row():
+    plan = Plan.load({"profile": "paper", "arms": ["mgt_geo", "mgt_percereason"]})
+    assert list(plan.arms) == ["baseline", "fre", "two_stage", "mgt_percereason"]
+
+
+def test_released_is_the_authors_checkpoint():
+    plan = Plan.load({"profile": "paper"})
+    assert json.loads(plan.base_spec("released")) == {"adopt": "VLM-Reasoner/LMM-R1-MGT-PerceReason"}
+    with pytest.raises(UserError, match="released_model"):
+        Plan.load({"profile": "micro", "arms": ["released"]}).base_spec("released")
+
+
+# -------------------------------------------------------------------------------------------- recipes
+
+
+def test_controlled_trains_all_arms_alike():
+    plan = Plan.load({"profile": "paper"})
+    configs = [plan.train_config(a, 0) for a in plan.trained]
+    assert [c["reward"].pop("kind") for c in configs].count("sokoban") == 2
+    assert all(c == configs[0] for c in configs)
+
+
+def test_as_released_refuses_what_is_not_built_until_the_user_agrees():
+    with pytest.raises(UserError) as error:
+        Plan.load({"profile": "paper", "recipe": "as_released"})
+    assert all(
+        w in str(error.value) for w in ("mgt_only", "gae", "no critic", "replace_unbuilt=true", "reinforce_baseline")
+    )
+    Plan.load({"profile": "paper", "recipe": "as_released", "arms": ["fre", "fre_multi", "mgt_percereason"]})
+    plan = Plan.load({"profile": "paper", "recipe": "as_released", "replace_unbuilt": True})
+    assert plan.train_config("mgt_only", 0)["advantage"] == "reinforce_baseline"
+    assert plan.name == "paper_as_released"  # it does not overwrite the controlled run
+
+
+def test_as_released_says_what_the_scripts_say():
+    """Read from the scripts; the table in docs/deviations.md has the paper's values beside them."""
+    plan = Plan.load({"profile": "paper", "recipe": "as_released", "replace_unbuilt": True})
+    of = {a: TrainConfig(**plan.train_config(a, 0)) for a in plan.trained}
+    assert {a: c.learning_rate for a, c in of.items() if c.learning_rate != 1e-6} == {
+        "fre": 4e-7,
+        "mgt_percereason": 4e-7,
+    }
+    assert {a: c.sampling.max_completion_length for a, c in of.items() if c.sampling.max_completion_length != 4096} == {
+        "mgt_percereason": 8192, "direct_rl_sokoban": 8196, "mgt_sokoban": 8196,
+    }  # fmt: skip
+    assert [a for a, c in of.items() if c.freeze_vision] == ["direct_rl_sokoban", "mgt_sokoban"]
+    assert {a: c.loss.beta for a, c in of.items() if not c.loss.beta} == {"direct_rl_sokoban": 0, "mgt_sokoban": 0}
+    rows = {"fre": (40_315, 2), "fre_multi": (65_118, 2), "mgt_only": (16_810, 2), "two_stage": (16_810, 2),
+        "mgt_percereason": (65_118, 2), "direct_rl_sokoban": (11_500, 4), "mgt_sokoban": (11_500, 4)}  # fmt: skip
+    assert {a: c.max_steps for a, c in of.items()} == {
+        a: n // of[a].num_prompts * episodes for a, (n, episodes) in rows.items()
+    }
+    assert all(c.num_prompts * c.num_generations // c.num_minibatches == c.num_prompts for c in of.values())
+    assert all(c.warmup_steps == round(0.03 * c.max_steps) for c in of.values())
+
+
+def test_a_recipe_is_for_the_real_scale_and_must_know_the_arm():
+    with pytest.raises(UserError, match="key recipe: controlled is for the 3B model"):
+        Plan.load({"profile": "micro", "recipe": "controlled"})
+    with pytest.raises(UserError, match="unknown recipe 'controled'.*did you mean controlled"):
+        Plan.load({"profile": "paper", "recipe": "controled"})
+    plan = Plan.load({"profile": "paper", "recipe": "as_released", "arms": ["fre"]})
+    with pytest.raises(UserError, match="says nothing about arm candidate"):
+        plan.recipe.settings("as_released", "candidate", True)
+
+
+def test_the_machines_settings_and_the_command_line_win_over_a_recipe():
+    plan = Plan.load({"profile": "single_gpu_24gb", "train": {"learning_rate": 1e-5}})
+    got = plan.train_config("fre", 0)
+    assert (got["learning_rate"], got["sampling"]["max_completion_length"]) == (1e-5, 2048)
+
+
+def test_the_difference_of_two_recipes_is_complete():
+    plans = [
+        Plan.load({"profile": "paper", "recipe": r, "replace_unbuilt": True}) for r in ("controlled", "as_released")
+    ]
+    for arm in plans[0].trained:
+        rows = differences(arm, *plans)
+        assert [r for r in rows if r[3]] == [r for r in rows if "gae" in r[3]]
+        assert bool([r for r in rows if r[3]]) == (arm in ("mgt_only", "two_stage", "direct_rl_sokoban", "mgt_sokoban"))
+        assert {r[0] for r in rows} >= {"advantage", "loss.kl_in_reward", "loss.loss_type"} - (
+            {"loss.kl_in_reward"} if "sokoban" in arm else set()
+        )
+
+
+# -------------------------------------------------------------------------------------------- doctor, guard
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """A machine without GPU and network, and with an empty cache."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(doctor, "try_to_load_from_cache", lambda *args, **kwargs: None)
+    monkeypatch.setenv("PATH", "")
+
+
+def test_doctor_says_what_is_missing_for_the_paper_with_each_fix(bare, monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, cli.cli, "doctor", "--profile", "paper")
+    assert code == 2 and "cannot run profile paper" in err
+    missing = {f.what: f for f in doctor.examine(Plan.load({"profile": "paper"})) if f.state == "missing"}
+    wanted = {
+        "GPU",
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+        "VLM-Reasoner/LMM-R1-MGT-PerceReason",
+        "data of stage fre",
+        "data of stage multi",
+    }
+    assert wanted <= missing.keys()
+    assert all(f.fix for f in missing.values())
+    assert "8 x CUDA GPU of 80 GB" in missing["GPU"].fix and "hf download" in missing["data of stage fre"].fix
+
+
+@pytest.mark.parametrize(("what", "amount"), [("memory", "memory_gb"), ("free disk", "disk_gb")])
+def test_memory_and_disk_are_compared_with_the_profile(bare, what, amount):
+    state = {
+        n: {f.what: f.state for f in doctor.examine(Plan.load({"profile": "single_gpu", "machine": {amount: n}}))}[what]
+        for n in (1, 10**9)
+    }
+    assert state == {1: "ok", 10**9: "missing"}
+
+
+def test_doctor_of_the_cluster_looks_for_slurm_and_not_for_gpus(bare):
+    found = {f.what: f.state for f in doctor.examine(Plan.load({"profile": "cluster"}))}
+    assert found["sbatch"] == "missing" and found["GPU"] == "note"
+
+
+def test_a_gpu_that_is_too_small_or_alone_is_not_enough(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i=0: "card")
+    for gigabytes, states in ((80, ["missing", "ok", "ok"]), (24, ["missing", "missing", "ok"])):
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda i, g=gigabytes: SimpleNamespace(total_memory=g * 1e9 * 0.97)
+        )
+        machines = [Plan.load({"profile": p}).profile.machine for p in ("paper", "single_gpu", "single_gpu_24gb")]
+        assert [doctor._gpu(m).state for m in machines] == states
+
+
+def test_engines_are_needed_where_the_plan_uses_them(monkeypatch):
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    of = lambda profile: {f.what: f.state for f in doctor._engines(Plan.load({"profile": profile}))}
+    assert of("micro")["vllm"] == of("paper")["peft"] == "note"
+    assert of("paper")["vllm"] == of("single_gpu_24gb")["peft"] == "missing"
+
+
+def test_local_weights_and_data_need_no_network(bare, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "my.jsonl").write_text("{}")
+    config = {
+        "profile": "single_gpu",
+        "arms": ["fre"],
+        "base_model": str(tmp_path),
+        "data": {"fre": {"file": str(tmp_path / "my.jsonl")}},
+    }
+    found = {f.what: f.state for f in doctor.examine(Plan.load(config))}
+    assert found[str(tmp_path)] == found["data of stage fre"] == "ok"
+    gone = {f.what: f for f in doctor.examine(Plan.load(config | {"data": {"fre": {"file": "no.jsonl"}}}))}
+    assert gone["data of stage fre"].state == "missing" and "no.jsonl" in gone["data of stage fre"].found
+
+
+def test_the_guard_stops_a_run_unless_it_is_forced(bare):
+    with pytest.raises(UserError, match=r"GPU: none .*Nothing was started; --config force=true"):
+        doctor.require(Plan.load({"profile": "paper"}))
+    doctor.require(Plan.load({"profile": "paper", "force": True}))
+    doctor.require(Plan.load({"profile": "micro"}))
+
+
+@pytest.mark.slow
+def test_a_real_run_ends_with_code_2_before_it_writes_anything():
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "profile=paper", "name=guarded"]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HOME": "/nowhere",
+    }
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: this machine cannot run profile paper" in done.stderr
+    assert not (ROOT / "results/guarded").exists()
+
+
+# -------------------------------------------------------------------------------------------- SLURM, GPUs
+
+
+def test_the_slurm_plugin_reads_our_settings_and_submits_what_a_job_asks_for():
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="pip install 'lmmr1[slurm]'")
+    from snakemake.cli import get_argument_parser
+    from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+    from snakemake_executor_plugin_slurm.utils import set_gres_string
+    from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
+    args = get_argument_parser(profiles=[str(ROOT / "executors/slurm")]).parse_args([])
+    settings = ExecutorPluginRegistry().get_plugin("slurm").get_settings(args)
+    assert args.executor == "slurm" and settings.requeue and args.retries == 3
+    resources = Plan.load({"profile": "cluster"}).resources("train")
+    job = SimpleNamespace(resources=SimpleNamespace(get=resources.get, **resources), threads=64, is_group=lambda: False)
+    params = {
+        "run_uuid": "u",
+        "slurm_logfile": "l",
+        "comment_str": "c",
+        "account": "-A me",
+        "partition": "-p gpu",
+        "workdir": "w",
+    }
+    command = get_submit_command(job, params, settings) + set_gres_string(job)
+    assert "--mem 480000" in command and " -t 1440" in command and "--requeue" in command
+    assert re.search(r"(--gpus|--gres=gpu)[=:]8", command), command
+
+
+def test_jobs_that_run_at_once_get_gpus_of_their_own(tmp_path):
+    show = "import os, sys; print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); sys.stdin.readline()"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "4,7,9", "TMPDIR": str(tmp_path)}
+    environment.pop("SLURM_JOB_ID", None)
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    start = lambda n: subprocess.Popen(
+        [sys.executable, "-m", "reproduce.gpu", str(n), sys.executable, "-c", show], env=environment, **pipe
+    )
+    with start(2) as first:
+        assert first.stdout.readline() == "4,7\n"
+        with start(2) as second, start(1) as third:  # the second has to wait: one is left
+            assert third.stdout.readline() == "9\n"
+            first.stdin.close()
+            assert second.stdout.readline() == "4,7\n"
+
+
+def test_more_gpus_than_there_are_is_an_error_not_a_wait(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(UserError, match="2 GPUs are asked for, and this machine shows 1"):
+        gpu.take(2, tmp_path)
+
+
+def test_titles_and_rows_are_those_of_arms_yaml():
+    from reports.layout import arm_title
+
+    assert arm_title("fre_multi") == load_arms()["fre_multi"].title == "FRE-Multi"
