@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/python -m snakemake --quiet rules reason host --cores $(CORE
 export OMP_NUM_THREADS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup reproduce readme audit football test lint format speed bench clean
+.PHONY: help setup reproduce readme audit docs football test fuzz lint format speed bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -35,6 +35,9 @@ readme: reproduce  ## put the measured table into README.md
 audit: setup  ## write docs/audit.md: what the paper's own numbers say
 	$(SNAKEMAKE) -- audit
 
+docs: setup  ## the documentation as a site, site/index.html
+	$(BIN)/python -m mkdocs build --quiet --strict
+
 football: .football/version  ## build the real football simulator (Debian; 6 to 12 minutes, optional)
 
 .football/version: envs/build_football.sh
@@ -43,10 +46,17 @@ football: .football/version  ## build the real football simulator (Debian; 6 to 
 test: setup  ## run all tests, the smoke profile end to end among them
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
-lint: setup  ## ruff and the workflow's linter
+FUZZ_SECONDS ?= 600
+fuzz: setup  ## fuzz every parser of outside text, 10 minutes each (FUZZ_SECONDS=...)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	for t in $$($(BIN)/python -c 'from tests.fuzz_targets import TARGETS; print(*TARGETS)'); do \
+	  $(BIN)/python -m tests.fuzz $$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 -verbosity=0 || exit 1; done
+
+lint: setup  ## ruff, types, and the workflow's formatter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile reproduce/rules
+	$(BIN)/python -m mypy
 
 format: setup  ## reformat the code
 	$(BIN)/ruff check --fix .

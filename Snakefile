@@ -10,6 +10,7 @@ configfile: "config/config.yaml"
 
 from lmmr1.types import UserError
 from reproduce.plan import Plan, alternatives
+from reproduce.start import require_ready, tell_jobs
 
 try:
     plan = Plan.load(config)
@@ -17,6 +18,7 @@ except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 
+tell_jobs(plan)
 RUN = plan.results("{arm}", "{seed}")
 REPORT = plan.results("report")
 PYTHON = f"OMP_NUM_THREADS=1 {sys.executable} -m"  # one thread per process: two busy ones on two cores are 3-8 times slower
@@ -51,18 +53,13 @@ else:
     include: "reproduce/rules/eval_each.smk"
 
 
+include: "reproduce/rules/players.smk"
 include: "reproduce/rules/report.smk"
 
 
 onstart:
     # not in a dry run, and not in the jobs' own processes: before anything is downloaded or computed
-    from reproduce.doctor import require
-
-    try:
-        require(plan)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    require_ready(plan)
 
 
 onerror:
@@ -79,6 +76,7 @@ rule reproduce_all:
         # the edge files of every run are targets, so a crashed stage can never hide behind an old report
         plan.runs(plan.arms, "manifest.json"),
         plan.records(plan.arms),
+        [r for player in plan.players for r in plan.player_records(player)],
         [plan.results(arm, "scores.csv") for arm in plan.arms],
         f"{REPORT}/index.html",
         EVIDENCE,

@@ -1,9 +1,11 @@
-"""Our evaluation against VLMEvalKit's own loop, in one run: same model, prompts, images, greedy decoding, one thread.
+"""Our evaluation against VLMEvalKit's own loop, in one run: same model, prompts, images and greedy decoding.
 
     python -m bench.evaluation --model checkpoints/KEY/final --data-root DIR --out bench/results/evaluation.json
 
-VLMEvalKit sends one sample at a time to the model; here that is plain Hugging Face `generate`. The answers of all three
-runs (the tool's loop, ours at batch size 1, ours at 32) must be the same texts, or the command fails.
+VLMEvalKit sends one sample at a time to the model; here that is plain Hugging Face `generate`, once with one thread and
+once with a thread for every core. Two ratios come out: `per_core`, both sides with one thread, and `machine`, our
+processes on all cores against the better of the tool's two. All sides take turns, `--rounds` times, and the median
+counts. The answers of all runs must be the same texts, or the command fails.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from evals.problems import Measurement
 from evals.run import evaluate
 from evals.vlmeval_import import BaseModel, environment, infer_data_job
 from evals.vlmevalkit import Message, build, key_of, to_sample
+from evals.workers import cores
 from lmmr1.exits import FAILURE
 from lmmr1.policy import Policy, load_policy, open_image
 
@@ -68,25 +73,65 @@ class PlainModel(BaseModel):
         return text
 
 
-def tool_loop(model: str, options: Options, folder: Path) -> tuple[float, list[str]]:
-    """Seconds of VLMEvalKit's inference job over all samples, one at a time, and the texts in order."""
+@dataclass(frozen=True)
+class Side:
+    """One way to answer all problems."""
+
+    name: str
+    tool: bool = False
+    batch_size: int = 32
+    threads: int = 1
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one side took: wall and CPU seconds (of this process alone) after the model was loaded, and its texts."""
+
+    seconds: float
+    cpu_seconds: float
+    texts: list[str]
+
+
+def sides() -> list[Side]:
+    """What is compared, in the order of a round."""
+    n = cores()
+    several = [Side(f"batch 32, {n} processes", workers=n), Side(f"VLMEvalKit's loop, {n} threads", True, threads=n)]
+    return [Side("batch 32"), Side("VLMEvalKit's loop", True), *several[: 2 * (n > 1)], Side("batch 1", batch_size=1)]
+
+
+def tool_loop(model: str, options: Options, folder: Path) -> Run:
+    """VLMEvalKit's inference job over all samples, one at a time."""
     (job,) = plan([BENCHMARK], folder, options)
     plain = PlainModel(load_policy(model), job.measurement)
     with environment(LMUData=str(folder), PRED_FORMAT="tsv"):
         dataset = build(job.measurement)
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         infer_data_job(plain, work_dir=str(folder), model_name="plain", dataset=dataset)
-        seconds = time.perf_counter() - began
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
         messages = [dataset.build_prompt(row) for row in range(len(dataset))]
-    return seconds, [plain.answers[key_of(message)] for message in messages]
+    return Run(seconds, cpu_seconds, [plain.answers[key_of(message)] for message in messages])
 
 
-def our_run(model: str, options: Options, out: Path) -> tuple[float, list[str]]:
-    """Seconds of `lmmr1 eval` after the model is loaded, scoring and records included, and the texts in order."""
+def our_run(model: str, options: Options, out: Path) -> Run:
+    """`lmmr1 eval` after the model is loaded, scoring and records included."""
     evaluate(model, [BENCHMARK], out, options)
     rows = [json.loads(line) for line in (out / BENCHMARK / "samples.jsonl").read_text().splitlines()]
-    timing = json.loads((out / "timing.json").read_text())
-    return timing[BENCHMARK]["seconds"], [row["resps"][0][0] for row in rows]
+    timing = json.loads((out / "timing.json").read_text())[BENCHMARK]
+    return Run(timing["seconds"], timing["cpu_seconds"], [row["resps"][0][0] for row in rows])
+
+
+def run_side(side: Side, args: argparse.Namespace) -> Run:
+    """One side, in a folder of its own."""
+    torch.set_num_threads(side.threads)
+    options = Options.of(
+        data_root=args.data_root, limit=args.limit, batch_size=side.batch_size, max_new_tokens=args.max_new_tokens,
+        workers=side.workers,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        run = (tool_loop if side.tool else our_run)(args.model, options, Path(folder))
+    print(f"{side.name}: {len(run.texts) / run.seconds:.2f} samples/s", flush=True)
+    return run
 
 
 def main() -> None:
@@ -96,34 +141,40 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True, help="folder with mathvision/")
     parser.add_argument("--limit", type=int, help="only the first N problems")
     parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     load_model(args.model)  # imports and disk cache, for whoever comes first
-    seconds: dict[str, float] = {}
-    texts: dict[str, list[str]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, size in {"batch 32": 32, "VLMEvalKit's loop": 1, "batch 1": 1}.items():
-            options = Options.of(
-                data_root=args.data_root, limit=args.limit, batch_size=size, max_new_tokens=args.max_new_tokens
-            )
-            where = Path(folder) / name.replace(" ", "_")
-            where.mkdir()
-            side = tool_loop if name.startswith("VLM") else our_run
-            seconds[name], texts[name] = side(args.model, options, where)
-            print(f"{name}: {len(texts[name]) / seconds[name]:.2f} samples/s", flush=True)
-    report(seconds, texts, args)
+    runs: dict[str, list[Run]] = {side.name: [] for side in sides()}
+    for _ in range(args.rounds):
+        for side in sides():
+            runs[side.name].append(run_side(side, args))
+    report(runs, args)
 
 
-def report(seconds: dict[str, float], texts: dict[str, list[str]], args: argparse.Namespace) -> None:
+def differing(texts: list[str], expected: list[str]) -> int:
+    """How many texts are others than expected."""
+    return sum(a != b for a, b in zip(texts, expected, strict=True))
+
+
+def report(runs: dict[str, list[Run]], args: argparse.Namespace) -> None:
     """Print and write the figures; exit code 1 where answers differ."""
-    n = len(texts["batch 32"])
-    differ = {name: sum(a != b for a, b in zip(t, texts["batch 32"], strict=True)) for name, t in texts.items()}
+    expected = runs["batch 32"][0].texts
+    n = len(expected)
+    differ = {name: max(differing(r.texts, expected) for r in rs) for name, rs in runs.items()}
+    seconds = {name: statistics.median(r.seconds for r in rs) for name, rs in runs.items()}
+    tool = [s for name, s in seconds.items() if name.startswith("VLM")]
+    ours = [s for name, s in seconds.items() if name.startswith("batch 32")]
     result: dict[str, Any] = {
-        "cpu": cpu_name(), "load": os.getloadavg()[0], "samples": n, "max_new_tokens": args.max_new_tokens,
+        "cpu": cpu_name(), "cores": cores(), "load": os.getloadavg()[0], "samples": n, "rounds": args.rounds,
+        "max_new_tokens": args.max_new_tokens,
         "samples_per_second": {name: round(n / s, 3) for name, s in seconds.items()},
-        "times_faster": round(seconds["VLMEvalKit's loop"] / seconds["batch 32"], 2), "texts_that_differ": differ,
-        "mean_characters": sum(map(len, texts["batch 32"])) / n,
+        "cpu_seconds": {name: round(statistics.median(r.cpu_seconds for r in rs), 1) for name, rs in runs.items()},
+        "times_faster": {
+            "per_core": round(seconds["VLMEvalKit's loop"] / seconds["batch 32"], 2),
+            "machine": round(min(tool) / min(ours), 2),
+        },
+        "texts_that_differ": differ, "mean_characters": sum(map(len, expected)) / n,
     }  # fmt: skip
     print(json.dumps(result, indent=1))
     if args.out:

@@ -1,138 +1,104 @@
-"""Do the core and TRL's trainer learn alike? Same base, prompts, reward and settings, several seeds, reward curves.
+"""Do our loop and TRL's trainer learn alike? Reads what one run of the workflow left, with the arms of both.
 
-    python -m bench.learning --base checkpoints/KEY/final --prompts results/micro/data/fre.jsonl \\
-        --steps 60 --seeds 0 1 2 --out bench/results/learning-2026-11-23.json
+    snakemake --cores all --config name=trl_check seeds='[0, 1, 2]' \\
+        arms='[baseline, fre, fre_trl, mgt_only, mgt_only_trl]'
+    python -m bench.learning --results results/trl_check --out bench/results/trl_trainer.json --plot docs/trl_curves.svg
 
-Writes the curves and, beside the JSON, a plot. The verdict compares the mean reward of the last quarter of the steps.
+Base, prompts and their order, rewards and settings are the same on both sides (docs/trl.md). Two trainers agree on a
+stage where the difference of their mean rewards over the last steps lies within the larger range over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
+import csv
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("WANDB_DISABLED", "true")
-
 import numpy as np
-import torch
 from rich.console import Console
 
-from lmmr1.config import SamplingConfig, TrainConfig
-from lmmr1.data import read_samples
-from lmmr1.rewards import accuracy, has_format
-from lmmr1.store import adopt
-from lmmr1.train import train
-from lmmr1.types import Sample
-
-P, G, C = 16, 8, 56
+PAIRS = {"fre": "fre_trl", "mgt_only": "mgt_only_trl"}
+"""Arm of our loop: the same arm through TRL."""
+LAST = 10
+"""Steps at the end that are compared."""
+SMOOTHED = 5
+"""Steps that the plot averages over."""
 
 
-def config(seed: int, steps: int) -> TrainConfig:
-    """The settings of both sides."""
-    sampling = SamplingConfig(max_completion_length=C, max_prompt_length=256)
-    shape = {"max_steps": steps, "save_steps": steps, "num_prompts": P, "num_generations": G}
-    return TrainConfig(seed=seed, sampling=sampling, **shape)
+def curves_of(results: Path, arm: str) -> list[list[float]]:
+    """Mean reward of every step, seed after seed."""
+    files = sorted(results.glob(f"{arm}/*/steps.jsonl"), key=lambda f: int(f.parent.name))
+    return [[json.loads(line)["reward"] for line in f.read_text().splitlines()] for f in files]
 
 
-def core_curve(base: Path, prompts: Path, seed: int, steps: int) -> list[float]:
-    """Mean reward of every step of our loop."""
-    _, store = train(config(seed, steps), adopt(str(base), "base"), prompts, Path(tempfile.mkdtemp()))
-    return [json.loads(line)["reward"] for line in (store.folder / "steps.jsonl").read_text().splitlines()]
+def verdict(ours: list[list[float]], theirs: list[list[float]]) -> dict[str, Any]:
+    """Mean reward over the last steps per seed and side, their difference, the larger range over seeds, and whether
+    the one lies within the other."""
+    last = [[float(np.mean(c[-LAST:])) for c in side] for side in (ours, theirs)]
+    difference, spread = float(np.mean(last[1]) - np.mean(last[0])), max(max(v) - min(v) for v in last)
+    sides = {"lmmr1": last[0], "trl": last[1]}
+    return {"last_steps": sides, "difference": difference, "spread": spread, "agree": abs(difference) <= spread}
 
 
-def trl_curve(base: Path, prompts: Path, seed: int, steps: int) -> list[float]:
-    """Mean reward of every step of TRL's GRPOTrainer, with our reward as its reward function."""
-    from datasets import Dataset
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-    from trl import GRPOConfig, GRPOTrainer
-
-    cfg = config(seed, steps)
-    processor = AutoProcessor.from_pretrained(base)
-    processor.tokenizer.padding_side = "left"
-    args = GRPOConfig(
-        output_dir=tempfile.mkdtemp(), num_generations=G, per_device_train_batch_size=P * G, max_completion_length=C,
-        max_steps=steps, learning_rate=cfg.learning_rate, lr_scheduler_type="constant_with_warmup",
-        warmup_steps=cfg.warmup_steps, adam_beta1=cfg.adam_beta1, adam_beta2=cfg.adam_beta2, weight_decay=0.0,
-        max_grad_norm=cfg.max_grad_norm, beta=0.0, loss_type=cfg.loss.loss_type, optim="adamw_torch_fused", seed=seed,
-        logging_steps=1, report_to=[], use_cpu=True, bf16=False, save_strategy="no", disable_tqdm=True,
-        gradient_checkpointing=False,
-    )  # fmt: skip
-    rows = [{"prompt": text_messages(s), "gold": s.answer} for s in read_samples(prompts)]
-
-    def score(completions: list[Any], gold: list[str], **_: Any) -> list[float]:
-        texts = [c[0]["content"] for c in completions]
-        return [accuracy(t, g)[0] + 0.5 * has_format(t) for t, g in zip(texts, gold, strict=True)]
-
-    model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
-    trainer = GRPOTrainer(
-        model=model, processing_class=processor, reward_funcs=score, args=args, train_dataset=Dataset.from_list(rows)
-    )
-    with contextlib.redirect_stdout(io.StringIO()):
-        trainer.train()
-    return [h["reward"] for h in trainer.state.log_history if "reward" in h]
+def table(results: Path) -> dict[str, dict[str, list[float]]]:
+    """Arm and column of the run's Table 1: mean and interval, fractions."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    with (results / "report" / "table1.csv").open(encoding="utf-8") as f:
+        for row in csv.DictReader(f):
+            rows.setdefault(row["arm"], {})[row["column"]] = [float(row[k]) for k in ("mean", "low", "high")]
+    return rows
 
 
-def text_messages(sample: Sample) -> list[dict[str, str]]:
-    """Messages with plain text contents, as TRL wants them for a text-only set."""
-    join = lambda content: content if isinstance(content, str) else "".join(part["text"] for part in content)
-    return [{"role": m["role"], "content": join(m["content"])} for m in sample.messages]
+def seconds(results: Path, arm: str) -> float:
+    """Median seconds of a step over all seeds: with whatever else the machine did at the time."""
+    files = results.glob(f"{arm}/*/timings.jsonl")
+    return float(np.median([json.loads(x)["seconds"] for f in files for x in f.read_text().splitlines()]))
 
 
-def verdict(curves: dict[str, list[list[float]]]) -> dict[str, Any]:
-    """Mean reward over the last quarter of the steps per seed; they agree where the difference of the two means lies
-    within the larger range over seeds."""
-    last = {side: [float(np.mean(c[-max(len(c) // 4, 1) :])) for c in runs] for side, runs in curves.items()}
-    difference = float(np.mean(last["core"]) - np.mean(last["trl"]))
-    spread = max(max(v) - min(v) for v in last.values())
-    return {"last_quarter": last, "difference": difference, "spread": spread, "agree": abs(difference) <= spread}
-
-
-def plot(curves: dict[str, list[list[float]]], out: Path) -> None:
-    """Thin lines are seeds, thick ones their mean; both are smoothed over five steps."""
+def plot(stages: dict[str, Any], out: Path) -> None:
+    """A panel per stage; thin lines are seeds, thick ones their mean, smoothed over a few steps."""
     import matplotlib as mpl
 
     mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "lmmr1"
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    smooth = lambda c: np.convolve(c, np.ones(5) / 5, mode="valid")
-    for side, colour, name in (("core", "#0072B2", "lmmr1"), ("trl", "#D55E00", "TRL 1.16")):
-        for curve in curves[side]:
-            axis.plot(range(5, len(curve) + 1), smooth(curve), color=colour, alpha=0.35, linewidth=1)
-        mean = smooth(np.mean(curves[side], axis=0))
-        axis.plot(range(5, len(mean) + 5), mean, color=colour, linewidth=2.4, label=name)
-    axis.set(xlabel="step (16 prompts x 8 completions)", ylabel="mean reward (accuracy + 0.5 format)")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, loc="lower right")
+    figure, axes = plt.subplots(1, len(stages), figsize=(9, 3.6), sharey=True, layout="constrained", squeeze=False)
+    smooth = lambda c: np.convolve(c, np.ones(SMOOTHED) / SMOOTHED, mode="valid")
+    for axis, (arm, stage) in zip(axes[0], stages.items(), strict=True):
+        for side, colour, name in (("lmmr1", "#0072B2", "lmmr1"), ("trl", "#D55E00", "TRL 1.16")):
+            for curve in stage["curves"][side]:
+                axis.plot(range(SMOOTHED, len(curve) + 1), smooth(curve), color=colour, alpha=0.35, linewidth=1)
+            mean = smooth(np.mean(stage["curves"][side], axis=0))
+            axis.plot(range(SMOOTHED, len(mean) + SMOOTHED), mean, color=colour, linewidth=2.4, label=name)
+        axis.set(xlabel="step", title=arm)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("mean reward (accuracy + 0.5 format)")
+    axes[0][0].legend(frameon=False, loc="lower right")
     figure.savefig(out, metadata={"Date": None})
 
 
 def main() -> None:
     """Command line; see the top of this file."""
-    parser = argparse.ArgumentParser(prog="python -m bench.learning", description="Reward curves of both sides.")
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--prompts", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, required=True)
+    parser = argparse.ArgumentParser(prog="python -m bench.learning", description="Do both trainers learn alike?")
+    parser.add_argument("--results", type=Path, required=True, help="folder of a workflow run with the arms of both")
+    parser.add_argument("--out", type=Path, required=True, help="JSON with curves and verdicts")
+    parser.add_argument("--plot", type=Path, required=True, help="SVG")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    sides = {"core": core_curve, "trl": trl_curve}
-    curves: dict[str, list[list[float]]] = {side: [] for side in sides}
-    for seed in args.seeds:
-        for side, run in sides.items():
-            curves[side].append(run(args.base, args.prompts, seed, args.steps))
-    result = {"settings": config(0, args.steps).model_dump(), "seeds": args.seeds, "curves": curves, **verdict(curves)}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    stages = {}
+    for arm, twin in PAIRS.items():
+        curves = {"lmmr1": curves_of(args.results, arm), "trl": curves_of(args.results, twin)}
+        times = {"lmmr1": seconds(args.results, arm), "trl": seconds(args.results, twin)}
+        stages[arm] = {**verdict(*curves.values()), "seconds_per_step": times, "curves": curves}
+    manifest = json.loads(next(args.results.glob(f"{next(iter(PAIRS.values()))}/*/manifest.json")).read_text())
+    facts = {k: manifest[k] for k in ("config", "versions", "device", "code")}
+    result = {**facts, "stages": stages, "table": table(args.results)}
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    plot(curves, args.out.with_suffix(".svg"))
-    Console().print({k: result[k] for k in ("last_quarter", "difference", "spread", "agree")})
+    plot(stages, args.plot)
+    for arm, stage in stages.items():
+        Console().print(arm, {k: stage[k] for k in ("last_steps", "difference", "spread", "agree")})
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ python -m bench.side core|trl MODEL_FOLDER '{"mode": "forced", "G": 16, ...}'
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import psutil
 import torch
 
 from bench.common import Setting, image, question, reward
+from lmmr1.config import SamplingConfig, TrainConfig
 
 ROWS = 64
 
@@ -44,20 +44,35 @@ def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
+def settings(setting: Setting, **more: Any) -> TrainConfig:
+    """The settings of both sides; one step more than is counted."""
+    return TrainConfig(
+        num_prompts=setting.P, num_generations=setting.G, learning_rate=1e-4, warmup_steps=0,
+        max_steps=setting.steps + 1, save_steps=setting.steps + 2, adam_beta2=0.999,
+        sampling=SamplingConfig(max_completion_length=setting.C), **more,
+    )  # fmt: skip
+
+
+def graded(samples: Sequence[Any], rollouts: list[Any], **_: Any) -> list[Any]:
+    """The benchmark's reward for every rollout."""
+    from lmmr1.types import Reward, ScoredGroup
+
+    return [
+        ScoredGroup(s, rs, tuple(Reward(reward(r.text, s.answer), 0.0, 0.0) for r in rs))
+        for s, rs in zip(samples, rollouts, strict=True)
+    ]
+
+
 def run_core(model: Path, setting: Setting) -> dict[str, Any]:
     """Whole steps of lmmr1: encode, sample, score, advantages, learn; the first step is not counted."""
     from lmmr1.batch import rewards_of
-    from lmmr1.config import SamplingConfig, TrainConfig
     from lmmr1.metrics import step_metrics
     from lmmr1.rollout import HFEngine
     from lmmr1.store import Store, adopt
     from lmmr1.train import build, learn, to_batch
-    from lmmr1.types import Reward, Sample, ScoredGroup
+    from lmmr1.types import Sample
 
-    cfg = TrainConfig(
-        num_prompts=setting.P, num_generations=setting.G, learning_rate=1e-4, warmup_steps=0,
-        max_steps=setting.steps + 1, adam_beta2=0.999, sampling=SamplingConfig(max_completion_length=setting.C),
-    )  # fmt: skip
+    cfg = settings(setting)
     policy, _, _, optimizer = build(cfg, adopt(str(model), "bench"))
     engine = HFEngine(policy, share_prefix=True)
     if setting.mode == "forced":
@@ -72,10 +87,7 @@ def run_core(model: Path, setting: Setting) -> dict[str, Any]:
         times.append(time.perf_counter())
         rollouts = engine.generate(picked, cfg.sampling, setting.G, (0, step))
         times.append(time.perf_counter())
-        groups = [
-            ScoredGroup(s, rs, tuple(Reward(reward(r.text, s.answer), 0.0, 0.0) for r in rs))
-            for s, rs in zip(picked, rollouts, strict=True)
-        ]
+        groups = graded(picked, rollouts)
         batch = to_batch(groups, policy, None, True, cfg)
         times.append(time.perf_counter())
         stats = learn(policy, None, optimizer, batch, cfg, step + 1, store)
@@ -105,26 +117,15 @@ def core_samples(setting: Setting, folder: Path, kind: type) -> list[Any]:
 
 def run_trl(model: Path, setting: Setting) -> dict[str, Any]:
     """Whole optimizer steps of TRL's GRPOTrainer (Hugging Face generate, no vLLM); the first step is not counted."""
-    from datasets import Dataset
-    from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from transformers import TrainerCallback
 
-    processor = AutoProcessor.from_pretrained(model)
-    processor.tokenizer.padding_side = "left"
-    weights = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
-    options: dict[str, Any] = {"min_new_tokens": setting.C} if setting.mode == "forced" else {}
-    if setting.side:  # with images a plain forward fails on sampled image marks
-        options["bad_words_ids"] = [[weights.config.image_token_id], [weights.config.video_token_id]]
-    args = GRPOConfig(
-        output_dir=tempfile.mkdtemp(), num_generations=setting.G, per_device_train_batch_size=setting.G * setting.P,
-        max_completion_length=setting.C, max_steps=setting.steps + 1, learning_rate=1e-4, logging_steps=1, report_to=[],
-        use_cpu=True, bf16=False, save_strategy="no", disable_tqdm=True, beta=0.0, optim="adamw_torch_fused",
-        gradient_checkpointing=False, generation_kwargs=options or None,
-    )  # fmt: skip
-    rows = [{"prompt": [{"role": "user", "content": question(i)}], "solution": str(2 * i + 1)} for i in range(ROWS)]
-    if setting.side:
-        rows = [row | {"image": image(i, setting.side)} for i, row in enumerate(rows)]
-    steps, started, phases = [], [0.0], {}
+    from lmmr1.trl_settings import arguments
+    from lmmr1.trl_trainer import build
+    from lmmr1.types import Sample
+
+    options = {"generation_kwargs": {"min_new_tokens": setting.C}} if setting.mode == "forced" else {}
+    cfg, folder = settings(setting, trainer="trl", trl=options), Path(tempfile.mkdtemp())
+    samples, steps, started, phases = core_samples(setting, folder, Sample), [], [0.0], {}
 
     class Clock(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -133,22 +134,13 @@ def run_trl(model: Path, setting: Setting) -> dict[str, Any]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             steps.append(time.perf_counter() - started[0])
 
-    def score(completions: list[Any], solution: list[str], **_: Any) -> list[float]:
-        return [reward(c[0]["content"], s) for c, s in zip(completions, solution, strict=True)]
-
     before = now_mb()
-    trainer = GRPOTrainer(
-        model=weights,
-        processing_class=processor,
-        reward_funcs=score,
-        args=args,
-        callbacks=[Clock()],
-        train_dataset=Dataset.from_list(rows),
-    )
+    trainer = build(cfg, str(model), samples, graded, arguments(cfg, folder)[0])
+    trainer.add_callback(Clock())
+    vars(trainer.model.model.visual.patch_embed).pop("forward")  # TRL's side runs the model as it is installed
     for owner, name in ((trainer.model, "generate"), (trainer, "compute_loss"), (trainer.accelerator, "backward")):
         setattr(owner, name, timed(getattr(owner, name), phases.setdefault(name, [])))
-    with contextlib.redirect_stdout(io.StringIO()):
-        trainer.train()
+    trainer.train()
     lengths = [h["completions/mean_length"] for h in trainer.state.log_history if "completions/mean_length" in h]
     return describe("trl", setting, steps[1:], {k: v[1:] for k, v in phases.items()}, lengths[1:], before)
 

@@ -7,9 +7,10 @@ import dataclasses
 import hashlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from PIL import Image
 from tqdm import tqdm
@@ -58,6 +59,8 @@ class EvalModel:
     """Most tokens of a batch, completions included."""
     context: int = 2**30
     """Most tokens of one row: where they are reached, the answer ends."""
+    workers: int = 1
+    """Batches that the engine answers at once, asked by as many threads."""
 
 
 def load_model(
@@ -70,13 +73,13 @@ def load_model(
     """Load a checkpoint folder or Hub id for greedy decoding; images are resized to have at least `min_pixels` and at
     most `max_pixels` (None: as the checkpoint says). Raises UserError where it is neither, and where `engine` is vllm
     and that is not installed."""
+    from lmmr1.packed import PackedEngine
     from lmmr1.policy import load_policy
-    from lmmr1.rollout import HFEngine
 
     policy = load_policy(source, revision=revision, min_pixels=min_pixels, max_pixels=max_pixels)
     size = policy.processor.image_processor.size
     device, dtype = policy.device.type, str(policy.model.dtype).removeprefix("torch.")
-    answering = HFEngine(policy) if engine == "hf" else _vllm_engine(policy, revision)
+    answering = PackedEngine(policy) if engine == "hf" else _vllm_engine(policy, revision)
     return EvalModel(
         engine=answering,
         render=policy.render,
@@ -123,12 +126,25 @@ def generate_all(
     rollouts: dict[int, Rollout] = {}
     with tqdm(total=len(samples), desc="answers", unit="sample", file=sys.__stderr__, disable=None) as bar:
         costs = [min(size + sampling.max_completion_length, model.context) for size in sizes]
-        for batch in _batches(order, costs, batch_size, model.token_budget):
-            groups = model.engine.generate([samples[i] for i in batch], sampling, 1, (0,))
+        batches = list(_batches(order, costs, batch_size, model.token_budget))
+
+        def ask(batch: list[int]) -> list[tuple[Rollout, ...]]:
+            return model.engine.generate([samples[i] for i in batch], sampling, 1, (0,))
+
+        for batch, groups in zip(batches, _in_order(ask, batches, model.workers), strict=True):
             for i, (rollout,) in zip(batch, groups, strict=True):
                 rollouts[i] = dataclasses.replace(rollout, text=encodable(rollout.text))
             bar.update(len(batch))
     return [rollouts[i] for i in range(len(samples))]
+
+
+def _in_order(ask: Callable[[Any], Any], batches: Sequence[Any], workers: int) -> Iterator[Any]:
+    """`ask` of each batch, in order, with up to `workers` of them in flight; after an error no further one begins."""
+    if workers == 1:
+        yield from map(ask, batches)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(ask, batches)  # it cancels what has not begun
 
 
 def _batches(order: list[int], costs: list[int], batch_size: int, budget: int) -> Iterator[list[int]]:

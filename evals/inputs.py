@@ -197,11 +197,12 @@ def _table(path: Path, raw: bytes, delimiter: str, required: tuple[str, ...]) ->
     # The default of 131072 characters is less than one photograph in base64.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    missing = [key for key in required if key not in (reader.fieldnames or ())]
-    if missing:
-        raise UserError(f"{path}, line 1: column {missing[0]!r} is missing; expected {', '.join(required)}")
-    line = reader.line_num + 1
+    line = 1
     try:
+        missing = [key for key in required if key not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(f"{path}, line 1: column {missing[0]!r} is missing; expected {', '.join(required)}")
+        line = reader.line_num + 1
         for row in reader:
             where = f"{path}, line {line}"
             if None in row or None in row.values():

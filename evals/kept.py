@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,25 +22,46 @@ from lmmr1.types import Rollout, Sample
 
 
 class KeptEngine:
-    """An engine that remembers what it answered, and answers no prompt twice."""
+    """An engine that remembers what it answered, and answers no prompt twice; several threads may ask it."""
 
     def __init__(self, model: EvalModel, identity: str, journal: Path) -> None:
         """`identity` names the weights and everything else that an answer depends on besides prompt and sampling."""
         self.model, self.identity, self.journal = model, identity, journal
         self.answers = _read(journal)
+        self._lock = threading.Lock()
 
     def generate(
         self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
     ) -> list[tuple[Rollout, ...]]:
-        """As `Engine.generate`, for one greedy answer per prompt."""
+        """As `Engine.generate`. A greedy answer is kept by its prompt, whatever else is asked with it; drawn answers
+        depend on their whole batch and on the seed, so they are kept and taken up batch by batch."""
+        if sampling.temperature > 0 or num_generations > 1:
+            return self._drawn(samples, sampling, num_generations, seed)
         keys = [self._key(sample, sampling) for sample in samples]
-        missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in self.answers}
+        with self._lock:
+            missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in self.answers}
         if missing:
             groups = self.model.engine.generate(list(missing.values()), sampling, num_generations, seed)
             new = {key: rollout for key, (rollout,) in zip(missing, groups, strict=True)}
+            with self._lock:
+                self._keep(new)
+                self.answers |= new
+        return [(replace(self.answers[key], sample_id=sample.id),) for key, sample in zip(keys, samples, strict=True)]
+
+    def _drawn(
+        self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
+    ) -> list[tuple[Rollout, ...]]:
+        prompts = "\n".join(self._key(sample, sampling) for sample in samples)
+        batch = hashlib.sha256(f"{seed} {num_generations}\n{prompts}".encode()).hexdigest()
+        keys = [[f"{batch}-{i}-{k}" for k in range(num_generations)] for i in range(len(samples))]
+        if any(key not in self.answers for row in keys for key in row):
+            groups = self.model.engine.generate(samples, sampling, num_generations, seed)
+            pairs = [zip(row, group, strict=True) for row, group in zip(keys, groups, strict=True)]
+            new = {key: rollout for row in pairs for key, rollout in row}
             self._keep(new)
             self.answers |= new
-        return [(replace(self.answers[key], sample_id=sample.id),) for key, sample in zip(keys, samples, strict=True)]
+        found = [tuple(self.answers[key] for key in row) for row in keys]
+        return [tuple(replace(r, sample_id=s.id) for r in row) for s, row in zip(samples, found, strict=True)]
 
     def _key(self, sample: Sample, sampling: SamplingConfig) -> str:
         images = "".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in sample.images)

@@ -9,18 +9,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
+from evals.aggregate import to_records
 from evals.generation import EngineName, EvalModel
 from evals.inputs import prepare
 from evals.judge import Judge, JudgeServer
 from evals.problems import Measurement
 from evals.protocols import DEFAULT_PROTOCOL, ProtocolSettings, choose_prompt, find_protocol
+from evals.records import EvalRecord
+from evals.records import Protocol as RecordProtocol
 from evals.registry import Benchmark, find, registry
 from evals.scoring import SCORER, scorer_version
 from lmmr1.types import UserError
 
-HARNESSES = {"lm_eval": ("evals.lm_eval_harness", "lm_eval"), "vlmevalkit": ("evals.vlmevalkit", "ms-vlmeval")}
+HARNESSES = {
+    "lm_eval": ("evals.lm_eval_harness", "lm_eval"),
+    "vlmevalkit": ("evals.vlmevalkit", "ms-vlmeval"),
+    "agents": ("evals.agents.harness", "lmmr1"),
+}
 """Harness -> our module (imported when needed: seconds) and the distribution whose version is recorded."""
 
 DEFAULT_BATCH_SIZE = 64
@@ -38,6 +45,8 @@ class Options:
     batch_size: int = DEFAULT_BATCH_SIZE
     engine: EngineName = "hf"
     max_new_tokens: int | None = None
+    workers: int | None = 1
+    """Processes that answer; None: one for each GPU or core, as far as memory goes."""
     data_root: Path | None = None
     benchmark_dir: Path | None = None
     any_data: bool = False
@@ -54,7 +63,8 @@ class Options:
         if others.get("engine", "hf") not in get_args(EngineName):
             raise UserError(f"--engine {others['engine']!r}: give {' or '.join(get_args(EngineName))}")
         numbers = {
-            f"--{name.replace('_', '-')}": others.get(name) for name in ("limit", "batch_size", "max_new_tokens")
+            f"--{name.replace('_', '-')}": others.get(name)
+            for name in ("limit", "batch_size", "max_new_tokens", "workers")
         }
         at_least_one(numbers)
         settings = find_protocol(protocol)
@@ -64,26 +74,73 @@ class Options:
         return cls(settings, **others)
 
 
+class AnyJob(Protocol):
+    """One benchmark to run, with all of its protocol that does not depend on the model."""
+
+    settings: dict[str, Any]
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """What is measured."""
+
+    @property
+    def name(self) -> str:
+        """Name of the benchmark, and of the folder that it is written to."""
+
+    @property
+    def n(self) -> int:
+        """What its records count: problems, or levels."""
+
+    @property
+    def batch_size(self) -> int:
+        """Most prompts in a batch."""
+
+    def answer(self, model: EvalModel, folder: Path, judge: Judge | None) -> list[dict[str, Any]]:
+        """Rows of `samples.jsonl`; the harness's own files go into `folder`, which is new."""
+
+    def records(self, rows: Sequence[dict[str, Any]], checkpoint: str, protocol: RecordProtocol) -> list[EvalRecord]:
+        """The records of these rows, the headline first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One benchmark to run, with all of its protocol that does not depend on the model."""
+    """A benchmark of problems with answers, as an `AnyJob`."""
 
     measurement: Measurement
     run: Callable[[EvalModel, Measurement, int, Path, Judge | None], list[dict[str, Any]]]
     settings: dict[str, Any]
 
     @property
+    def benchmark(self) -> Benchmark:
+        """What is measured."""
+        return self.measurement.benchmark
+
+    @property
     def name(self) -> str:
         """Name of the benchmark."""
-        return self.measurement.benchmark.name
+        return self.benchmark.name
+
+    @property
+    def n(self) -> int:
+        """Problems."""
+        return len(self.measurement.prepared.problems)
 
     @property
     def batch_size(self) -> int:
         """Most prompts in a batch."""
         return int(self.settings["batch_size"])
 
+    def answer(self, model: EvalModel, folder: Path, judge: Judge | None) -> list[dict[str, Any]]:
+        """Let the harness run it."""
+        return self.run(model, self.measurement, self.batch_size, folder, judge)
 
-def plan(benchmarks: Sequence[str], workspace: Path, options: Options) -> list[Job]:
+    def records(self, rows: Sequence[dict[str, Any]], checkpoint: str, protocol: RecordProtocol) -> list[EvalRecord]:
+        """Accuracies over all rows and their subsets."""
+        about = {"benchmark": self.benchmark, "checkpoint": checkpoint, "protocol": protocol}
+        return to_records(rows, samples="samples.jsonl", **about)
+
+
+def plan(benchmarks: Sequence[str], workspace: Path, options: Options) -> list[AnyJob]:
     """Read and check the benchmarks' files. Raises UserError; images from inside the files go to `workspace`."""
     found = [find(name) for name in dict.fromkeys(benchmarks)]
     if not found:
@@ -104,8 +161,10 @@ def at_least_one(values: dict[str, int | None]) -> None:
             raise UserError(f"{name} {value}: give at least 1")
 
 
-def _job(benchmark: Benchmark, workspace: Path, options: Options) -> Job:
+def _job(benchmark: Benchmark, workspace: Path, options: Options) -> AnyJob:
     protocol = options.protocol
+    if benchmark.harness == "agents":
+        return _play_job(benchmark, options)
     style, prompt = choose_prompt(protocol, benchmark, options.prompt, options.system_prompt_file)
     files = (options.data_root, options.benchmark_dir, options.limit, workspace, options.any_data)
     prepared = prepare(benchmark, *files)
@@ -137,6 +196,22 @@ def _job(benchmark: Benchmark, workspace: Path, options: Options) -> Job:
     return Job(measurement, harness.run, settings)
 
 
+def _play_job(benchmark: Benchmark, options: Options) -> AnyJob:
+    from evals.agents.harness import play_job
+
+    return play_job(
+        benchmark,
+        options.protocol,
+        prompt=options.prompt,
+        max_new_tokens=options.max_new_tokens,
+        batch_size=options.batch_size,
+        data_root=options.data_root,
+        benchmark_dir=options.benchmark_dir,
+        limit=options.limit,
+        any_data=options.any_data,
+    )
+
+
 def _scorer_fields(measurement: Measurement) -> dict[str, Any]:
     """Judge, scorer and its version, for the record."""
     benchmark, protocol = measurement.benchmark, measurement.protocol
@@ -148,6 +223,15 @@ def _scorer_fields(measurement: Measurement) -> dict[str, Any]:
 
         name, judge = judging.scorer_name(protocol, benchmark, SCORER), judging.judge_record(protocol, benchmark)
     return {"scorer": name, "scorer_version": scorer_version(), "judge": judge}
+
+
+def worker_count(text: str) -> int | None:
+    """The value of --workers: a number, or None for `auto`. Raises UserError for anything else."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--workers {text}: give a number of at least 1, or auto")
+    return int(text)
 
 
 def judge_server(url: str | None, timeout: float | None = None) -> JudgeServer | None:

@@ -24,7 +24,7 @@ class Protocol:
     prompt_hash: str
     """sha256 (16 hex digits) over all rendered prompts in order."""
     decoding: dict[str, Any]
-    """temperature, top_p, repetition_penalty, max_new_tokens."""
+    """temperature, top_p, repetition_penalty, max_new_tokens; of agents environment, levels and how they are played."""
     backend: str
     dtype: str
     min_pixels: int | None
@@ -34,7 +34,8 @@ class Protocol:
     scorer: str
     scorer_version: str
     aggregation: str
-    """How subset `all` is formed: `mean` over problems, or `macro`, the mean over categories."""
+    """How subset `all` is formed: `mean` over problems, `macro`, the mean over categories, or `reward`, the mean over
+    an agent's levels and repeats."""
     data_sha256: str
     """sha256 (16 hex digits) of the benchmark file that was read."""
     data_pin: str = "none"
@@ -56,7 +57,7 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class EvalRecord:
-    """A value in [0, 1] with its binomial or macro standard error and what it was measured on."""
+    """A value with its standard error and what it was measured on: a share in [0, 1], or points of an agent / 100."""
 
     benchmark: str
     subset: str

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lmmr1.config import Settings, parse_settings, read_mapping
 from lmmr1.types import UserError
@@ -39,26 +39,37 @@ class Benchmark(Settings):
     """One entry of the registry; the comments at the top of `benchmarks.yaml` explain the keys."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
-    harness: Literal["lm_eval", "vlmevalkit"]
+    harness: Literal["lm_eval", "vlmevalkit", "agents"]
     title: str
-    group: Literal["text", "mm_reasoning", "mm_general"]
-    metric: Literal["accuracy"]
+    group: Literal["text", "mm_reasoning", "mm_general", "agents"]
+    metric: Literal["accuracy", "score"]
     max_new_tokens: int = Field(gt=0)
-    dataset: Literal["micro", "math500", "gpqa", "olympiadbench", "mathvision", "mathverse", "mmstar", "mathvista"] = (
-        "micro"
-    )
+    dataset: Literal[
+        "micro", "math500", "gpqa", "olympiadbench", "mathvision", "mathverse", "mmstar", "mathvista", "sokoban",
+        "football",
+    ] = "micro"  # fmt: skip
     prompt: Literal["none"] | None = None
-    source: str = Field(pattern=rf"^(micro|{_HUB}|vlmevalkit:\w+)$")
+    source: str = Field(pattern=rf"^(micro|levels|own|{_HUB}|vlmevalkit:\w+)$")
     files: tuple[DataFile, ...] = ()
     n: int | None = Field(None, gt=0)
     groups: dict[str, tuple[str, ...]] = {}
     averages: tuple[Literal["macro", "micro"], ...] = ()
     stock: StockTask | None = None
+    play: dict[str, Any] = {}
+    """How an agent benchmark is played; read by evals/agents/harness.py."""
+
+    @model_validator(mode="after")
+    def _agents_alone_play(self) -> Benchmark:
+        """An agent benchmark is played for points in a group of its own, and nothing else is."""
+        plays = self.dataset in ("sokoban", "football")
+        if {plays, self.harness == "agents", self.group == "agents", self.metric == "score"} != {plays}:
+            raise ValueError("datasets sokoban and football, and no other, have harness and group agents, metric score")
+        return self
 
     @property
     def file_name(self) -> str:
-        """Name of a micro benchmark's file: text problems are JSONL, problems with images VLMEvalKit's TSV."""
-        return f"{self.name}.jsonl" if self.harness == "lm_eval" else f"{self.name}.tsv"
+        """Name of a micro benchmark's file: text is JSONL, what has images VLMEvalKit's TSV, levels boxoban's text."""
+        return self.name + {"lm_eval": ".jsonl", "vlmevalkit": ".tsv", "agents": ".txt"}[self.harness]
 
     @property
     def kind(self) -> Literal["text", "multimodal"]:

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -25,15 +26,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evals.aggregate import to_records
 from evals.generation import EvalModel, load_model, overall_sha256
 from evals.judge import Judge, JudgeServer, ReplyStore, check_reachable
 from evals.kept import keeping
-from evals.plan import DEFAULT_BATCH_SIZE, HARNESSES, Job, Options, judge_server, plan
+from evals.plan import DEFAULT_BATCH_SIZE, HARNESSES, AnyJob, Options, judge_server, plan, worker_count
 from evals.protocols import DEFAULT_PROTOCOL
 from evals.records import EvalRecord, Protocol, read_records, write_records
 from evals.registry import find
 from evals.scoring import write_jsonl
+from evals.workers import as_many_as_fit, loaded
 from lmmr1.types import UserError
 
 FROM_MODEL = ("prompt_hash", "backend", "dtype", "min_pixels", "max_pixels")
@@ -58,7 +59,8 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
         key, revision = identify_after_names(model, benchmarks)
         jobs = plan(benchmarks, Path(workspace), options)
-        return run_jobs(lambda: _load(model, revision, options), jobs, out, options, checkpoint or key)
+        load = partial(_load, model, revision, options)
+        return run_jobs(load, jobs, out, options, checkpoint or key, workers_for(model, jobs, options))
 
 
 def _load(model: str, revision: str | None, options: Options) -> EvalModel:
@@ -80,32 +82,45 @@ def identify_after_names(model: str, benchmarks: Sequence[str]) -> tuple[str, st
     return identify(model)
 
 
-def require_judge(jobs: Sequence[Job], options: Options) -> JudgeServer | None:
+def require_judge(jobs: Sequence[AnyJob], options: Options) -> JudgeServer | None:
     """The judge's server where a job asks one. Raises UserError where nothing answers there."""
     protocol = options.protocol
     if options.judge is None or protocol.judge is None:
         return None
-    if not any(protocol.judged(job.measurement.benchmark) for job in jobs):
+    if not any(protocol.judged(job.benchmark) for job in jobs):
         return None
     check_reachable(options.judge, protocol.judge.model)
     return options.judge
 
 
 def run_jobs(
-    load: Callable[[], EvalModel], jobs: Sequence[Job], out: Path, options: Options, checkpoint: str
+    load: Callable[[], EvalModel],
+    jobs: Sequence[AnyJob],
+    out: Path,
+    options: Options,
+    checkpoint: str,
+    workers: int = 1,
 ) -> list[EvalRecord]:
-    """Run what is not done yet; the model is loaded only if something is. All records, in the order of `jobs`."""
+    """Run what is not done yet; the model is loaded only if something is, by `workers` processes. All records, in the
+    order of `jobs`."""
     open_jobs = [job for job in jobs if not is_done(out / job.name, job, checkpoint)]
     if open_jobs:
         server = require_judge(open_jobs, options)
         out.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        model = load()
-        _add_timing(out, {"load_model": {"seconds": round(time.perf_counter() - start, 3)}})
-        with _judge(server, out, options) as judge:
+        with loaded(load, workers) as model, _judge(server, out, options) as judge:
+            _add_timing(out, {"load_model": {"seconds": round(time.perf_counter() - start, 3)}})
             for job in open_jobs:
                 _run_job(model, job, out, judge, checkpoint)
     return [record for job in jobs for record in read_records(out / job.name / "record.json")]
+
+
+def workers_for(model: str, jobs: Sequence[AnyJob], options: Options) -> int:
+    """How many processes shall answer: as many as asked for, or as make sense for the largest job; vLLM is one."""
+    if options.engine == "vllm":
+        return 1
+    batches = max(math.ceil(job.n / job.batch_size) for job in jobs)
+    return as_many_as_fit(model, batches) if options.workers is None else min(options.workers, batches)
 
 
 @contextlib.contextmanager
@@ -121,8 +136,8 @@ def _judge(server: JudgeServer | None, out: Path, options: Options) -> Iterator[
         store.close()
 
 
-def is_done(folder: Path, job: Job, checkpoint: str) -> bool:
-    """True where `folder` has a record of this checkpoint, of as many problems, under the same settings."""
+def is_done(folder: Path, job: AnyJob, checkpoint: str) -> bool:
+    """True where `folder` has a record of this checkpoint, of as many problems or levels, under the same settings."""
     try:
         records = read_records(folder / "record.json")
     except UserError:
@@ -131,22 +146,22 @@ def is_done(folder: Path, job: Job, checkpoint: str) -> bool:
         return False
     protocol = asdict(records[0].protocol)
     same = {name: value for name, value in protocol.items() if name not in FROM_MODEL} == job.settings
-    return same and (records[0].checkpoint, records[0].n) == (checkpoint, len(job.measurement.prepared.problems))
+    return same and (records[0].checkpoint, records[0].n) == (checkpoint, job.n)
 
 
-def _run_job(model: EvalModel, job: Job, out: Path, judge: Judge | None, checkpoint: str) -> None:
+def _run_job(model: EvalModel, job: AnyJob, out: Path, judge: Judge | None, checkpoint: str) -> None:
     """Run one benchmark in a folder of its own, then give the folder its name: it is there whole or not at all.
 
     What an attempt that was killed left behind goes; its answers are taken up.
     """
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     for left in out.glob(f".{job.name}-run-*"):
         shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{job.name}-run-", dir=out))
     identity = f"{checkpoint} {model.backend} {model.dtype} {model.min_pixels} {model.max_pixels} {job.batch_size}"
     try:
         with keeping(model, out / f".{job.name}-answers.jsonl", identity) as keeper:
-            rows = job.run(keeper, job.measurement, job.batch_size, folder, judge)
+            rows = job.answer(keeper, folder, judge)
             write_jsonl(folder / "samples.jsonl", rows)
             write_records(folder / "record.json", _records(rows, model, job, checkpoint))
             folder.chmod(0o755)
@@ -155,11 +170,18 @@ def _run_job(model: EvalModel, job: Job, out: Path, judge: Judge | None, checkpo
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     seconds = time.perf_counter() - start
-    timing = {"seconds": round(seconds, 3), "samples": len(rows), "samples_per_second": round(len(rows) / seconds, 1)}
-    _add_timing(out, {job.name: {**timing, "batch_size": job.batch_size}})
+    timing = {
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(time.process_time() - cpu, 3),
+        "samples": len(rows),
+        "samples_per_second": round(len(rows) / seconds, 1),
+        "batch_size": job.batch_size,
+        "workers": model.workers,
+    }
+    _add_timing(out, {job.name: timing})
 
 
-def _records(rows: Sequence[dict[str, Any]], model: EvalModel, job: Job, checkpoint: str) -> list[EvalRecord]:
+def _records(rows: Sequence[dict[str, Any]], model: EvalModel, job: AnyJob, checkpoint: str) -> list[EvalRecord]:
     """The records of one benchmark, with the whole protocol."""
     protocol = Protocol(
         **job.settings,
@@ -169,9 +191,7 @@ def _records(rows: Sequence[dict[str, Any]], model: EvalModel, job: Job, checkpo
         min_pixels=model.min_pixels,
         max_pixels=model.max_pixels,
     )
-    return to_records(
-        rows, benchmark=job.measurement.benchmark, checkpoint=checkpoint, protocol=protocol, samples="samples.jsonl"
-    )
+    return job.records(rows, checkpoint, protocol)
 
 
 def _add_timing(out: Path, entries: dict[str, dict[str, float]]) -> None:
@@ -254,6 +274,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="only the first N problems")
     parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH_SIZE)
     parser.add_argument("--engine", default="hf", help="what answers: hf, or vllm (docs/vllm.md)")
+    parser.add_argument("--workers", default="1", help="processes that answer; auto: one for each GPU or core")
     parser.add_argument("--max-new-tokens", type=int, help="instead of the protocol's")
     parser.add_argument("--judge-url", help="base URL of an OpenAI-compatible server, e.g. http://localhost:8000/v1")
     parser.add_argument("--judge-model", help="instead of the protocol's")
@@ -271,7 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = ("prompt", "system_prompt_file", "benchmark_dir", "data_root", "any_data", "limit", "batch_size")
         names += ("max_new_tokens", "judge_cache", "engine")
         given = {name: getattr(args, name) for name in names}
-        options = Options.of(args.protocol, args.judge_model, judge=judge_server(args.judge_url), **given)
+        given |= {"judge": judge_server(args.judge_url), "workers": worker_count(args.workers)}
+        options = Options.of(args.protocol, args.judge_model, **given)
         others = [name for name in args.benchmarks if find(name).harness != args.harness]
         if others:
             raise UserError(f"benchmark {others[0]!r} runs on {find(others[0]).harness}, not on {args.harness}")
@@ -288,7 +310,7 @@ def _evaluate_all(models: list[tuple[str, str]], outs: list[Path], benchmarks: l
         jobs = plan(benchmarks, Path(workspace), options)
         for (weights, key), out in zip(models, outs, strict=True):
             load = partial(_load, weights, None, options)
-            for r in run_jobs(load, jobs, out, options, key):
+            for r in run_jobs(load, jobs, out, options, key, workers_for(weights, jobs, options)):
                 if r.subset == "all":
                     print(f"{key[:12]} {r.benchmark}: {r.metric} {r.value:.4f} +- {r.stderr:.4f} (n={r.n})")
 

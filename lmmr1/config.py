@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lmmr1.types import UserError
+
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+"""TRL's `report_to`, of the trackers that lmmr1/tracking.py knows."""
 
 
 class Settings(BaseModel):
@@ -115,9 +120,23 @@ class VLLMConfig(Settings):
     weights too (they come from the learner before the next rollout anyway)."""
 
 
+TRL_HAS: dict[str, tuple[Any, ...]] = {
+    "dynamic_sampling_factor": (1,),
+    "advantage": ("group_norm", "group_mean"),
+    "loss.kl_estimator": ("k3",),
+    "loss.kl_in_reward": (False,),
+}
+"""Settings of which TRL's GRPOTrainer has these values only; every other setting has its counterpart there."""
+
+
 class TrainConfig(Settings):
     """One stage of training. `seed` fixes data order, sampling and everything else."""
 
+    trainer: Literal["lmmr1", "trl"] = "lmmr1"
+    """Who trains: our loop, or TRL's GRPOTrainer on the same data, rewards and settings (docs/trl.md)."""
+    trl: dict[str, Any] = {}
+    """With `trainer: trl`: TRL's own options under TRL's names, e.g. {gradient_checkpointing: true}; checked before
+    anything is computed."""
     seed: int = 0
     max_steps: int = Field(60, gt=0)
     """Rollout batches."""
@@ -156,10 +175,20 @@ class TrainConfig(Settings):
     reward: RewardConfig = RewardConfig()
     loss: LossConfig = LossConfig()
 
+    @field_validator("trl", mode="before")
+    @classmethod
+    def _typed(cls, options: Any) -> Any:
+        return typed(options)
+
     @property
     def prompts_drawn(self) -> int:
         """Prompts that are sampled for one step."""
         return self.num_prompts * self.dynamic_sampling_factor
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps on one rollout batch."""
+        return self.num_iterations * self.num_minibatches
 
     def model_post_init(self, _: Any) -> None:
         """Refuse combinations that cannot train. Raises ValueError."""
@@ -173,6 +202,31 @@ class TrainConfig(Settings):
             raise ValueError(
                 "sampling.temperature 0: greedy samples of a group are all equal, give a temperature above 0"
             )
+        if self.trl and self.trainer != "trl":
+            raise ValueError(f"trl: {', '.join(self.trl)}: options of TRL's trainer; give trainer: trl, or drop them")
+        if self.trainer == "trl":
+            self._refuse_what_trl_lacks()
+
+    def _refuse_what_trl_lacks(self) -> None:
+        for key, allowed in TRL_HAS.items():
+            value = reduce(getattr, key.split("."), self)
+            if value not in allowed:
+                known = " or ".join(map(repr, allowed))
+                raise ValueError(f"{key} {value!r}: TRL's trainer has {known} only; give that, or trainer: lmmr1")
+
+
+def typed(value: Any) -> Any:
+    """Numbers and booleans as such, at any depth: Snakemake hands over those of its command line as strings."""
+    if isinstance(value, dict):
+        return {k: typed(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [typed(v) for v in value]
+    if not isinstance(value, str):
+        return value
+    for read in (int, float, {"true": True, "false": False}.__getitem__):
+        with contextlib.suppress(ValueError, KeyError):
+            return read(value)
+    return value
 
 
 def parse_settings(kind: type[Settings], values: dict[str, Any], where: str) -> Any:

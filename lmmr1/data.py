@@ -15,6 +15,14 @@ from PIL import Image, UnidentifiedImageError
 from lmmr1.types import Sample, UserError
 
 
+class BadRow(UserError):
+    """A row that cannot be trained on, with one word for the cards that count them."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
 def read_samples(path: Path) -> list[Sample]:
     """Read prompts: one JSON object per line with `id`, `messages` (or `message`, a stringified list), `answer`.
 
@@ -30,7 +38,7 @@ def read_samples(path: Path) -> list[Sample]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        sample = _parse_line(line, f"{path}, line {number}", path.parent)
+        sample = parse_row(line, f"{path}, line {number}", path.parent)
         if sample.id in seen:
             raise UserError(f"{path}, line {number}: id {sample.id!r} stands twice; ids must be unique")
         seen.add(sample.id)
@@ -49,26 +57,41 @@ def data_sha256(path: Path, samples: list[Sample]) -> str:
     return digest.hexdigest()
 
 
-def _parse_line(line: bytes, where: str, folder: Path) -> Sample:
+def parse_row(line: bytes, where: str, folder: Path) -> Sample:
+    """One line of a data file as a sample; image paths are relative to `folder`. Raises BadRow, naming `where`."""
+    return to_sample(read_object(line, where), where, folder)
+
+
+def read_object(line: bytes, where: str) -> dict[str, Any]:
+    """One line as a JSON object. Raises BadRow."""
     try:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as e:
-        raise UserError(f"{where}: not UTF-8 (byte {e.start})") from None
-    except json.JSONDecodeError as e:
-        raise UserError(f"{where}: not JSON, is the file truncated? ({e.msg} at column {e.colno})") from None
+        raise BadRow("not_utf8", f"{where}: not UTF-8 (byte {e.start})") from None
+    except (json.JSONDecodeError, RecursionError) as e:
+        what = f"{e.msg} at column {e.colno}" if isinstance(e, json.JSONDecodeError) else "nested too deeply"
+        raise BadRow("not_json", f"{where}: not JSON, is the file truncated? ({what})") from None
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected an object, got {type(row).__name__}")
-    messages = _messages(row, where)
-    if not str(row.get("answer", "")).strip():
-        raise UserError(f"{where}: `answer` is missing or empty; a sample without a gold answer cannot be rewarded")
-    images = tuple(_image(item, where, folder) for m in messages for item in _image_items(m))
-    return Sample(
-        str(row.get("id", where.rsplit(" ", 1)[1])), messages, images, str(row["answer"]), str(row.get("source", ""))
-    )
+        raise BadRow("not_an_object", f"{where}: expected an object, got {type(row).__name__}")
+    return row
 
 
-def _messages(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """`messages`, or the released data's `message`: a stringified list, JSON or a Python literal (never evaluated)."""
+def to_sample(row: dict[str, Any], where: str, folder: Path) -> Sample:
+    """An object with `messages` (or `message`) and `answer` as a sample; its images are opened. Raises BadRow."""
+    messages = chat_messages(row, where)
+    if row.get("answer") is None or not str(row["answer"]).strip():
+        text = f"{where}: `answer` is missing or empty; a sample without a gold answer cannot be rewarded"
+        raise BadRow("no_answer", text)
+    images = tuple(_image(item, where, folder) for m in messages for item in image_items(m))
+    name = str(row.get("id", where.rsplit(" ", 1)[1]))
+    return Sample(name, messages, images, str(row["answer"]), str(row.get("source", "")))
+
+
+def chat_messages(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """`messages`, or the released data's `message`: a stringified list, JSON or a Python literal (never evaluated).
+
+    Raises BadRow where they are no chat.
+    """
     messages = row.get("messages", row.get("message"))
     if isinstance(messages, str):
         try:
@@ -77,23 +100,30 @@ def _messages(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
             try:
                 messages = ast.literal_eval(messages)
             except (ValueError, SyntaxError, MemoryError, RecursionError):
-                raise UserError(f"{where}: `message` is neither JSON nor a literal list of chat messages") from None
+                text = f"{where}: `message` is neither JSON nor a literal list of chat messages"
+                raise BadRow("bad_message", text) from None
     good = (
         isinstance(messages, list)
         and messages
         and all(
             isinstance(m, dict)
             and m.get("role") in ("system", "user", "assistant")
-            and isinstance(m.get("content"), (str, list))
+            and (isinstance(m.get("content"), str) or _is_parts(m.get("content")))
             for m in messages
         )
     )
     if not good:
-        raise UserError(f"{where}: `messages` must be a non-empty list of {{role: system|user|assistant, content}}")
+        text = f"{where}: `messages` must be a non-empty list of {{role: system|user|assistant, content}}"
+        raise BadRow("bad_message", text)
     return messages
 
 
-def _image_items(message: dict[str, Any]) -> list[dict[str, Any]]:
+def _is_parts(content: Any) -> bool:
+    return isinstance(content, list) and all(isinstance(part, dict) for part in content)
+
+
+def image_items(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a message that are images."""
     content = message["content"]
     return [item for item in content if item.get("type") == "image"] if isinstance(content, list) else []
 
@@ -104,7 +134,7 @@ def _image(item: dict[str, Any], where: str, folder: Path) -> Path:
         with Image.open(file) as image:
             image.verify()
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as e:
-        raise UserError(f"{where}: image {file} cannot be read ({e})") from None
+        raise BadRow("image", f"{where}: image {file} cannot be read ({e})") from None
     return file
 
 

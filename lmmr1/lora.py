@@ -25,7 +25,7 @@ def add_adapters(model: Any, cfg: LoraConfig) -> Any:
     try:
         import peft
     except ImportError as e:
-        raise UserError(f"lora: peft is not usable here ({e}); pip install 'lmmr1[lora]'") from None
+        raise UserError(f"lora: peft is not usable here ({e}); pip install 'lmmr1[peft]'") from None
     if cfg.dropout or not set(cfg.target_modules) <= TEXT_MODULES:
         raise UserError(
             f"lora: dropout {cfg.dropout} on {', '.join(cfg.target_modules)}; this trainer has adapters without "

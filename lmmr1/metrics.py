@@ -8,7 +8,7 @@ from typing import Any
 
 from lmmr1.advantages import zero_variance
 from lmmr1.batch import rewards_of
-from lmmr1.types import Batch, Reward, ScoredGroup
+from lmmr1.types import Reward, ScoredGroup
 
 LOGGED_PROMPTS, LOGGED_SAMPLES = 1, 2
 """Completions kept per step for people to read: the first prompts and their first samples."""
@@ -55,7 +55,9 @@ def timings(step: int, seconds: float, groups: Sequence[ScoredGroup]) -> dict[st
     return {"step": step, "seconds": round(seconds, 4), **{k: round(v, 6) for k, v in rewards.items()}}
 
 
-def completion_rows(step: int, groups: Sequence[ScoredGroup], batch: Batch) -> Iterator[dict[str, Any]]:
+def completion_rows(
+    step: int, groups: Sequence[ScoredGroup], advantages_N: Sequence[float]
+) -> Iterator[dict[str, Any]]:
     """A few completions with their rewards and (first-token) advantages, as JSON-ready rows."""
     for p, group in enumerate(groups[:LOGGED_PROMPTS]):
         for g in range(min(LOGGED_SAMPLES, len(group.rollouts))):
@@ -70,7 +72,7 @@ def completion_rows(step: int, groups: Sequence[ScoredGroup], batch: Batch) -> I
                 "accuracy": reward.accuracy,
                 "format": reward.format,
                 "note": reward.note,
-                "advantage": batch.advantages[p * batch.num_generations + g, 0].item(),
+                "advantage": advantages_N[p * len(group.rollouts) + g],
             }
 
 

@@ -71,6 +71,23 @@ class Policy:
 
         Raises UserError where a prompt is longer than `max_prompt_length` tokens or its images and marks do not match.
         """
+        texts, images = self._texts_and_images(samples)
+        batch = self.processor(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt")
+        _require_short(samples, batch["attention_mask"].sum(1).tolist(), max_prompt_length)
+        return {k: v.to(self.device) for k, v in batch.items()}
+
+    def encode_rows(self, samples: Sequence[Sample], max_prompt_length: int) -> dict[str, Any]:
+        """As `encode`, without padding: input_ids is a list of P tensors (T,); pixel_values and image_grid_thw follow
+        where there are images. Raises UserError as `encode`."""
+        texts, images = self._texts_and_images(samples)
+        batch = self.processor(text=texts, images=images, images_kwargs={"return_tensors": "pt"})
+        _require_short(samples, [len(ids) for ids in batch["input_ids"]], max_prompt_length)
+        ids = [torch.tensor(ids, device=self.device) for ids in batch["input_ids"]]
+        pixels = {k: batch[k].to(self.device) for k in ("pixel_values", "image_grid_thw") if k in batch}
+        return {"input_ids": ids, **pixels}
+
+    def _texts_and_images(self, samples: Sequence[Sample]) -> tuple[list[str], list[Image.Image] | None]:
+        """Rendered prompts and all their images. Raises UserError where images and marks do not match."""
         texts, images = [self.render(s) for s in samples], []
         token = self.processor.image_token
         for sample, text in zip(samples, texts, strict=True):
@@ -79,17 +96,7 @@ class Policy:
                     f"sample {sample.id!r}: {len(sample.images)} images but {text.count(token)} marks {token} in it"
                 )
             images += [open_image(path) for path in sample.images]
-        batch = self.processor(
-            text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
-        )
-        lengths = batch["attention_mask"].sum(1)
-        if int(lengths.max()) > max_prompt_length:
-            worst = int(lengths.argmax())
-            raise UserError(
-                f"sample {samples[worst].id!r}: prompt of {int(lengths[worst])} tokens is longer than "
-                f"max_prompt_length {max_prompt_length}; raise the limit or shorten the prompt"
-            )
-        return {k: v.to(self.device) for k, v in batch.items()}
+        return texts, images or None
 
     def prefix(self, samples: Sequence[Sample], max_prompt_length: int, grad: bool) -> Prefix:
         """Forward over P unique prompts. With `grad`, the same prompts at the same version are computed only once."""
@@ -101,7 +108,7 @@ class Policy:
         self._shared = (tag, prefix) if grad else None
         return prefix
 
-    def with_features(self, samples: Sequence[Sample], batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+    def with_features(self, samples: Sequence[Sample], batch: dict[str, Any]) -> dict[str, Any]:
         """Where the vision tower is frozen, replace pixels by cached features, (tokens, H) per image file."""
         visual = self.model.model.visual
         if "pixel_values" not in batch or any(p.requires_grad for p in visual.parameters()):
@@ -186,6 +193,16 @@ class Prefix:
             torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs])
 
 
+def _require_short(samples: Sequence[Sample], lengths: Sequence[int], max_prompt_length: int) -> None:
+    """Raise UserError where the longest prompt has more than `max_prompt_length` tokens."""
+    if max(lengths) > max_prompt_length:
+        worst = lengths.index(max(lengths))
+        raise UserError(
+            f"sample {samples[worst].id!r}: prompt of {lengths[worst]} tokens is longer than "
+            f"max_prompt_length {max_prompt_length}; raise the limit or shorten the prompt"
+        )
+
+
 def open_image(path: Path) -> Image.Image:
     """An RGB image. Raises UserError with the path where it cannot be decoded."""
     try:
@@ -215,25 +232,41 @@ def load_policy(
         raise UserError(f"{source}: no such checkpoint folder, and not a Hub id of the form owner/name")
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
+    processor = load_processor(source, revision, min_pixels, max_pixels)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" and not trainable else torch.float32
     try:
-        processor = AutoProcessor.from_pretrained(source, revision=revision)
         model = AutoModelForImageTextToText.from_pretrained(
             source, revision=revision, dtype=dtype, use_safetensors=True
         )
     except (OSError, ValueError, KeyError) as e:
-        raise UserError(
-            f"{source}: cannot be loaded as an image-text-to-text checkpoint: {' '.join(str(e).split())[:300]}"
-        ) from None
-    pixels = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    size = dict(processor.image_processor.size) | {k: v for k, v in pixels.items() if v}
-    processor.image_processor.size = size
+        raise _not_loadable(source, e) from None
     check_supported(model, source)
     use_linear_patch_embedding(model)
     tokenizer = processor.tokenizer
     model.requires_grad_(trainable)
     return Policy(model.to(device).train(trainable), processor, source, tokenizer.pad_token_id, tokenizer.eos_token_id)
+
+
+def load_processor(
+    source: str, revision: str | None = None, min_pixels: int | None = None, max_pixels: int | None = None
+) -> Any:
+    """A checkpoint's tokenizer, chat template and image processor, with other bounds of the image area if given.
+
+    Raises UserError where they cannot be loaded.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(source, revision=revision)
+    except (OSError, ValueError, KeyError) as e:
+        raise _not_loadable(source, e) from None
+    pixels = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    processor.image_processor.size = dict(processor.image_processor.size) | {k: v for k, v in pixels.items() if v}
+    return processor
+
+
+def _not_loadable(source: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:300]
+    return UserError(f"{source}: cannot be loaded as an image-text-to-text checkpoint: {reason}")
 
 
 def check_supported(model: Any, source: str) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lmmr1.config import DecodingConfig, SamplingConfig
 from lmmr1.policy import Policy, Prefix
-from lmmr1.suffix import TextWeights, decode_step, rope_tables
+from lmmr1.suffix import Head, TextWeights, decode_step, rope_tables
 from lmmr1.types import Rollout, Sample
 
 COMPACT_EVERY = 8
@@ -60,18 +60,22 @@ class HFEngine:
     ) -> list[tuple[Rollout, ...]]:
         """Sample G completions per prompt; temperature 0 is greedy. The same seed gives the same completions."""
         policy, g, places = self.policy, num_generations, list(range(len(samples)) if places is None else places)
-        prefix = policy.prefix(samples, sampling.max_prompt_length, grad=self.share_prefix)
+        prefix, head = self.prompts(samples, sampling)
         generator = torch.Generator().manual_seed(hash(tuple(seed)) % 2**63)
         uniforms = torch.rand(max(places) + 1, g, sampling.max_completion_length, generator=generator)
         uniforms = uniforms[places].flatten(0, 1)
         penalty = sampling.repetition_penalty if isinstance(sampling, DecodingConfig) else 1.0
         with torch.inference_mode():
             ids, lengths, logprobs = _decode(
-                policy, prefix, g, uniforms.to(policy.device), sampling.temperature, penalty
+                policy, prefix, g, uniforms.to(policy.device), sampling.temperature, penalty, head
             )
         rows = zip(ids.tolist(), lengths.tolist(), logprobs.tolist(), strict=True)
         rollouts = [self._rollout(samples[i // g].id, row[:n], lp[:n]) for i, (row, n, lp) in enumerate(rows)]
         return [tuple(rollouts[i : i + g]) for i in range(0, len(rollouts), g)]
+
+    def prompts(self, samples: Sequence[Sample], sampling: SamplingConfig) -> tuple[Prefix, Head | None]:
+        """The prompts' prefix, and what all of them begin with if that is not in it."""
+        return self.policy.prefix(samples, sampling.max_prompt_length, grad=self.share_prefix), None
 
     def _rollout(self, sample_id: str, ids: list[int], logprobs: list[float]) -> Rollout:
         text = self.policy.processor.tokenizer.decode(ids, skip_special_tokens=True)
@@ -80,14 +84,16 @@ class HFEngine:
 
 
 def _decode(
-    policy: Policy, prefix: Prefix, g: int, uniforms: torch.Tensor, temperature: float, penalty: float = 1.0
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    policy: Policy, prefix: Prefix, g: int, uniforms: torch.Tensor, temperature: float, penalty: float = 1.0,
+    head: Head | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """(N, C) uniforms in; ids (N, C'), lengths (N,) with the end token, fp32 log-probabilities (N, C') out, C' <= C.
 
     A row ends with the end token, after C tokens, or where prompt and completion fill the model's context.
     """
     w, prompt, device = TextWeights.of(policy.model, grad=False), prefix.mask.size(1), policy.device
-    limits = (policy.context - prefix.mask.sum(1)).clamp(1, uniforms.size(1)).repeat_interleave(g)
+    room = policy.context - (head.length if head else 0)
+    limits = (room - prefix.mask.sum(1)).clamp(1, uniforms.size(1)).repeat_interleave(g)
     n, capacity = limits.size(0), int(limits.max())
     keys, values = (_expand([kv[i] for kv in prefix.kv], g, capacity) for i in (0, 1))
     bias = None
@@ -99,7 +105,7 @@ def _decode(
     logprobs, lengths = torch.zeros(n, capacity, device=device), limits.clone()
     live, done = torch.arange(n, device=device), torch.zeros(n, dtype=torch.bool, device=device)
     hidden = prefix.last.detach().repeat_interleave(g, 0)
-    seen = None if penalty == 1 else _seen(prefix, policy.head.size(0)).repeat_interleave(g, 0)
+    seen = None if penalty == 1 else _seen(prefix, policy.head.size(0), head).repeat_interleave(g, 0)
     for i in range(capacity):
         logits = F.linear(hidden, policy.head)
         if seen is not None:
@@ -118,7 +124,7 @@ def _decode(
             live, tokens, uniforms, limits = (t[keep] for t in (live, tokens, uniforms, limits))
             cos, sin, done, keys, values = cos[keep], sin[keep], done[keep], keys[:, keep], values[:, keep]
             bias, seen = (None if t is None else t[keep] for t in (bias, seen))
-        hidden = decode_step(w, tokens, keys, values, prompt + i + 1, bias, cos[:, i, None], sin[:, i, None])
+        hidden = decode_step(w, tokens, keys, values, prompt + i + 1, bias, cos[:, i, None], sin[:, i, None], head)
     return ids, lengths, logprobs
 
 
@@ -131,10 +137,12 @@ def _expand(per_layer: list[torch.Tensor], g: int, capacity: int) -> torch.Tenso
     return cache.view(len(per_layer), p * g, kv, length + capacity, dim)
 
 
-def _seen(prefix: Prefix, vocabulary: int) -> torch.Tensor:
+def _seen(prefix: Prefix, vocabulary: int, head: Head | None) -> torch.Tensor:
     """(P, V) bool: which tokens stand in each prompt. Padding, on the left, counts as the prompt's last token."""
     ids = torch.where(prefix.mask.bool(), prefix.input_ids, prefix.input_ids[:, -1:])
     seen = torch.zeros(ids.size(0), vocabulary, dtype=torch.bool, device=ids.device)
+    if head is not None:
+        seen[:, head.ids] = True
     return seen.scatter_(1, ids, True)
 
 

@@ -66,10 +66,11 @@ class Level:
     def parse(cls, text: str, where: str = "level") -> Level:
         """Read boxoban's characters: `#` wall, `.` target, `$` box, `*` both, `@` player, `+` player on a target.
 
-        A blank is floor; short lines end in floor. Raises UserError, naming `where`, for another character, a size over
-        MAX_SIDE, not exactly one player, no box, unequal numbers of boxes and targets, or a level already solved.
+        A blank is floor, at the end of a line too; short lines end in floor. Raises UserError, naming `where`, for
+        another character, a size over MAX_SIDE, not exactly one player, no box, unequal numbers of boxes and targets,
+        or a level already solved.
         """
-        lines = [line.rstrip() for line in text.strip("\n").split("\n")]
+        lines = [line.rstrip("\r") for line in text.strip("\r\n").split("\n")]
         height, width = len(lines), max(map(len, lines))
         if not 0 < width <= MAX_SIDE or height > MAX_SIDE:
             raise UserError(f"{where}: {height} x {width} characters; a level has 1 to {MAX_SIDE} rows and columns")

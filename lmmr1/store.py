@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from lmmr1 import NUMERICS
 from lmmr1.config import TrainConfig
 from lmmr1.lora import save_adapters
-from lmmr1.policy import Policy
+from lmmr1.policy import Policy, load_processor
 from lmmr1.processes import ALONE, Processes, as_sharded, whole
 from lmmr1.types import Manifest, TrainingError, UserError
 
@@ -82,7 +82,8 @@ def adopt(weights: str, name: str) -> Manifest:
 def _manifest(
     key: str, weights: str, digest: str, parent: str | None, config: dict[str, Any], data: str | None
 ) -> Manifest:
-    versions = {p: version(p) for p in ("torch", "transformers", "lmmr1")} | {"python": platform.python_version()}
+    packages = ("torch", "transformers", "lmmr1", *(["trl"] if config.get("trainer") == "trl" else []))
+    versions = {p: version(p) for p in packages} | {"python": platform.python_version()}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return Manifest(key, weights, digest, parent, config, data, NUMERICS, code_version(), versions, device)
 
@@ -186,6 +187,29 @@ class Store:
         parts = ((name, whole(tensor.detach())) for name, tensor in tensors.items())
         return {name: tensor.cpu().clone() for name, tensor in parts if self.processes.main}
 
+    def seal(self, step: int, point: Path) -> None:
+        """Make a resume point of a folder that another trainer wrote: digests and the logs' lengths beside it, last."""
+        files = sorted(f for f in point.rglob("*") if f.is_file())
+        digests = {str(f.relative_to(point)): sha256_file(f) for f in files}
+        sizes = {name: (self.folder / name).stat().st_size for name in LOGS}
+        write_json(point / "state.json", {"step": step, "log_bytes": sizes, "sha256": digests})
+
+    def sealed(self) -> Path | None:
+        """The newest whole sealed folder in resume/, or None; the logs are cut back to it."""
+        points = sorted(self.folder.glob("resume/checkpoint-*"), key=lambda p: int(p.name.partition("-")[2]))
+        for point in reversed(points):
+            try:
+                state = json.loads((point / "state.json").read_text(encoding="utf-8"))
+                damaged = [name for name, digest in state["sha256"].items() if sha256_file(point / name) != digest]
+            except (OSError, ValueError, KeyError) as e:
+                damaged = [str(e)]
+            if not damaged:
+                self._cut_logs(state["log_bytes"])
+                return point
+            print(f"resume point {point} is not usable ({damaged[0]}); trying the one before", flush=True)
+        self._cut_logs(dict.fromkeys(LOGS, 0))
+        return None
+
     def finish(self, policy: Policy, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
         """Write the model in Hugging Face format (rename at the end) and return its manifest."""
         weights = self._whole(dict(policy.model.named_parameters())) if self.processes.sharded else None
@@ -206,13 +230,18 @@ class Store:
         if policy.peft is not None:
             save_adapters(policy.peft, partial / "adapter")
         policy.model.save_pretrained(partial, state_dict=weights)
-        policy.processor.save_pretrained(partial)
+        load_processor(policy.source).save_pretrained(partial)  # not the image bounds of training
+        self.publish(partial, parent, cfg, data_sha256)
+
+    def publish(self, partial: Path, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
+        """Make `partial`, a whole model in Hugging Face format, the run's result (by renaming); its manifest."""
         shutil.rmtree(self.final, ignore_errors=True)
         os.replace(partial, self.final)
         digest = sha256_weights(self.final)
         manifest = _manifest(self.key, str(self.final), digest, parent.key, cfg.model_dump(), data_sha256)
         write_manifest(self.folder / "manifest.json", manifest)
         shutil.rmtree(self.folder / "resume", ignore_errors=True)
+        return manifest
 
     def finished(self) -> Manifest | None:
         """The manifest of a finished run, or None. Raises UserError where its weights are damaged."""

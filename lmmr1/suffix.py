@@ -85,10 +85,38 @@ class TextWeights:
             torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs])
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Keys and values of tokens that all prompts of a batch begin with, one pair for all rows."""
+
+    ids: torch.Tensor
+    """(S,)"""
+    keys: list[torch.Tensor]
+    """Per layer (KV heads, S, head dim)."""
+    values: list[torch.Tensor]
+
+    @property
+    def length(self) -> int:
+        """S."""
+        return self.ids.numel()
+
+    def first(self, n: int) -> Head:
+        """The first `n` tokens; they do not depend on what follows them."""
+        return Head(self.ids[:n], [k[:, :n] for k in self.keys], [v[:, :n] for v in self.values])
+
+    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of one layer."""
+        return self.keys[index], self.values[index]
+
+
 def rope_tables(model: Any, first: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosine and signed sine, each (P, length, head dim), for `length` text positions from `first` (P,) on."""
-    positions = (first[:, None] + torch.arange(length, device=first.device)).expand(3, -1, -1)
-    probe = torch.empty(1, device=first.device, dtype=model.dtype)
+    return signed_tables(model, (first[:, None] + torch.arange(length, device=first.device)).expand(3, -1, -1))
+
+
+def signed_tables(model: Any, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and signed sine, each (P, T, head dim), at M-RoPE positions (3, P, T)."""
+    probe = torch.empty(1, device=positions.device, dtype=model.dtype)
     cos, sin = model.model.language_model.rotary_emb(probe, positions)
     half = cos.size(-1) // 2
     return cos, torch.cat([-sin[..., :half], sin[..., half:]], -1)
@@ -101,7 +129,7 @@ def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
 
 def decode_step(
     w: TextWeights, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, end: int,
-    bias: torch.Tensor | None, cos: torch.Tensor, sin: torch.Tensor,
+    bias: torch.Tensor | None, cos: torch.Tensor, sin: torch.Tensor, head: Head | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Hidden states after one more token per row.
 
@@ -111,6 +139,7 @@ def decode_step(
         end: number of slots in use, the new one included.
         bias: (n, 1, 1, capacity) -inf at prompt padding, or None.
         cos, sin: (n, 1, head dim) of the new position.
+        head: what all rows begin with, if that is not in `keys` and `values`: one product for all rows.
 
     Returns:
         (n, H) after the final norm.
@@ -126,11 +155,30 @@ def decode_step(
         scores = queries @ keys[index, :, :, :end].transpose(-1, -2)
         if bias is not None:
             scores += bias[..., :end]
-        mixed = torch.softmax(scores, -1) @ values[index, :, :, :end]
-        x = torch.addmm(x, mixed.view(n, w.heads * w.head_dim), layer.out.t())
+        if head is None:
+            mixed = torch.softmax(scores, -1) @ values[index, :, :, :end]
+        else:
+            mixed = _attend_with(head.layer(index), queries, scores, values[index, :, :, :end])
+        x = torch.addmm(x, mixed.reshape(n, w.heads * w.head_dim), layer.out.t())
         gate, up = (F.rms_norm(x, (width,), layer.norm2, w.eps) @ layer.gate_up.t()).chunk(2, -1)
         x = torch.addmm(x, F.silu(gate) * up, layer.down.t())
     return F.rms_norm(x, (width,), w.norm, w.eps)
+
+
+def _attend_with(
+    head: tuple[torch.Tensor, torch.Tensor], queries: torch.Tensor, scores: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """One softmax over what rows share and what is theirs: (n, KV heads, heads per KV head, head dim).
+
+    `queries` (n, KV heads, heads per KV head, head dim), `scores` (..., T) over the rows' own `values`.
+    """
+    n, kv, per, dim = queries.shape
+    keys, shared_values = head
+    together = queries.transpose(0, 1).reshape(kv, n * per, dim)
+    shared = (together @ keys.transpose(-1, -2)).view(kv, n, per, -1).transpose(0, 1)
+    shared, own = torch.softmax(torch.cat([shared, scores], -1), -1).split([keys.size(1), scores.size(-1)], -1)
+    mixed = shared.transpose(0, 1).reshape(kv, n * per, -1) @ shared_values
+    return own @ values + mixed.view(kv, n, per, dim).transpose(0, 1)
 
 
 class _Rows:

@@ -9,7 +9,7 @@ the normaliser still counts them.
 from __future__ import annotations
 
 import argparse
-import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lmmr1.advantages import per_token
 from lmmr1.batch import collate, completions, informative, rewards_of
-from lmmr1.config import RewardConfig, TrainConfig, load_train_config
+from lmmr1.config import TrainConfig, load_train_config
 from lmmr1.data import data_sha256, prompt_batches, read_samples
 from lmmr1.exits import run_cli
 from lmmr1.lora import add_adapters
@@ -28,30 +28,39 @@ from lmmr1.loss import policy_loss
 from lmmr1.metrics import completion_rows, step_metrics, timings
 from lmmr1.policy import Policy, load_policy, recompute_layers
 from lmmr1.processes import ALONE, Processes, join, require_prompts
-from lmmr1.rewards import VerifierPool, score
-from lmmr1.rewards.judge import Rule
+from lmmr1.rewards import score, verifier_pool
 from lmmr1.rollout import Engine, HFEngine
+from lmmr1.schedule import learning_rate
 from lmmr1.store import Store, read_manifest, run_key, write_manifest
+from lmmr1.tracking import NOWHERE, VARIABLE, Reporting, parse_names, require_installed
 from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError, UserError
 from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
 from lmmr1.vllm_engine import VLLMEngine
 
 
-def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tuple[Manifest, Store]:
+def train(
+    cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path, report_to: Reporting = NOWHERE
+) -> tuple[Manifest, Store]:
     """Run one stage from `parent` on `prompts`, resuming where an earlier attempt stopped. Returns manifest and store.
 
     Raises UserError for bad input before any compute is spent, TrainingError where numbers stop being finite.
     """
-    processes = join()
+    require_installed(report_to.names)
+    processes = ALONE if cfg.trainer == "trl" else join()
     require_prompts(processes, cfg.num_prompts // cfg.num_minibatches)
     samples = read_samples(prompts)
     data = data_sha256(prompts, samples)
     store = Store(root, run_key(cfg, parent.key, data), processes)
     if finished := store.finished():
         return finished, store
+    if cfg.trainer == "trl":
+        from lmmr1 import trl_trainer
+
+        return trl_trainer.train(cfg, parent, samples, data, store), store
     policy, reference, engine, optimizer = build(cfg, parent, processes)
     start = store.resume(policy, optimizer)
-    with progress(processes.main) as bar, verifier_pool(cfg.reward) as verifier:
+    trackers = (report_to if processes.main else NOWHERE).open(cfg, store.key, start)
+    with progress(processes.main) as bar, verifier_pool(cfg.reward) as verifier, trackers:
         task = bar.add_task(f"train {prompts.stem}", total=cfg.max_steps, completed=start)
         for step, samples_P in prompt_batches(samples, cfg.prompts_drawn, cfg.seed, start, cfg.max_steps):
             began = time.perf_counter()
@@ -63,9 +72,12 @@ def train(cfg: TrainConfig, parent: Manifest, prompts: Path, root: Path) -> tupl
             kept_P = informative(groups_P, cfg.num_prompts)
             batch = to_batch(kept_P, policy, reference, engine.exact, cfg, processes)
             stats = learn(policy, reference, optimizer, batch, cfg, step, store)
-            store.log("steps.jsonl", {"step": step, **step_metrics(groups_P), **stats.metrics})
-            store.log("completions.jsonl", *completion_rows(step, kept_P, batch))
-            store.log("timings.jsonl", timings(step, time.perf_counter() - began, groups_P))
+            metrics = {"step": step, **step_metrics(groups_P), **stats.metrics}
+            seconds = timings(step, time.perf_counter() - began, groups_P)
+            store.log("steps.jsonl", metrics)
+            store.log("completions.jsonl", *completion_rows(step, kept_P, batch.advantages[:, 0].tolist()))
+            store.log("timings.jsonl", seconds)
+            trackers.log(step, metrics, seconds)
             if step % cfg.save_steps == 0 and step < cfg.max_steps:
                 store.save(step, policy, optimizer)
             bar.advance(task)
@@ -101,12 +113,6 @@ def build_engine(cfg: TrainConfig, policy: Policy, processes: Processes = ALONE)
     if cfg.engine == "vllm":
         return VLLMEngine(policy, cfg.sampling, cfg.vllm, launched=processes.size > 1)
     return HFEngine(policy, share_prefix=True)
-
-
-def verifier_pool(cfg: RewardConfig) -> VerifierPool:
-    """What judges answers, with this stage's bounds."""
-    rule: Rule = "released" if cfg.compat == "released" else "lmmr1"
-    return VerifierPool(cfg.verifier_workers, cfg.verifier_deadline, cfg.verifier_memory_mb, rule)
 
 
 def to_batch(
@@ -153,15 +159,6 @@ def learn(
         raise TrainingError(f"step {step}: {e}; the batch is saved in {file}") from e
 
 
-def learning_rate(cfg: TrainConfig, step: int) -> float:
-    """Linear warm-up, then constant or cosine to a tenth. A function of the step alone, so resuming needs no state."""
-    warm = min(1.0, step / cfg.warmup_steps) if cfg.warmup_steps else 1.0
-    if cfg.lr_scheduler_type == "constant":
-        return cfg.learning_rate * warm
-    done = step / cfg.max_steps
-    return cfg.learning_rate * warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
 def progress(main: bool = True) -> Progress:
     """A progress bar that says nothing where standard error is not a terminal, or another process has it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -177,11 +174,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prompts", type=Path, required=True, help="JSONL with the training prompts")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="content-addressed store")
     parser.add_argument("--out", type=Path, required=True, help="folder for manifest.json and the logs")
+    parser.add_argument("--report-to", default=os.environ.get(VARIABLE), help="tensorboard, wandb, trackio: a,b")
     args = parser.parse_args(argv)
+    report_to = Reporting(parse_names(args.report_to, "--report-to"), args.out)
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
-    manifest, store = train(load_train_config(args.config), read_manifest(args.parent), args.prompts, args.checkpoints)
-    if not store.processes.main:
-        return
+    cfg, parent = load_train_config(args.config), read_manifest(args.parent)
+    manifest, store = train(cfg, parent, args.prompts, args.checkpoints, report_to)
+    if int(os.environ.get("RANK", "0")):
+        return  # under `accelerate launch` the first process writes what the workflow waits for
     args.out.mkdir(parents=True, exist_ok=True)
     for name in ("steps.jsonl", "completions.jsonl", "timings.jsonl"):
         shutil.copyfile(store.folder / name, args.out / name)

@@ -35,6 +35,8 @@ class Limits(Settings):
     max_megabytes: float = Field(18, gt=0)
     max_characters: int = Field(4000, ge=100)
     image_pixels: int = Field(320, ge=16)
+    max_strips: int = Field(3, ge=0)
+    strip_megabytes: float = Field(2, ge=0)
 
 
 def load_limits(path: Path = CONFIG_FILE) -> Limits:

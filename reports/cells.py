@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +50,16 @@ CONTRAST_COLUMNS = [
 
 
 def headline(scores: pd.DataFrame, benchmarks: list[Benchmark]) -> pd.DataFrame:
-    """The accuracy rows over all items. Raises UserError naming the first record that an arm or seed lacks."""
-    rows = scores[(scores.subset == "all") & (scores.metric == "accuracy")]
+    """The rows over all items, accuracies and agents' scores. Raises UserError naming the first lacking record."""
+    metrics = {b.name: b.metric for b in benchmarks}
+    rows = scores[(scores.subset == "all") & (scores.metric == scores.benchmark.map(metrics))]
     for (profile, arm), of_arm in scores.groupby(["profile", "arm"], sort=False):
         for seed in sorted(set(of_arm.seed)):
             have = set(rows[(rows.arm == arm) & (rows.seed == seed)].benchmark)
             for b in benchmarks:
                 if b.name not in have:
                     raise UserError(
-                        f"results/{profile}/{arm}/{seed}/eval/{b.name}/record.json: no accuracy over all "
+                        f"results/{profile}/{arm}/{seed}/eval/{b.name}/record.json: no {b.metric} over all "
                         f"items for arm {arm}, seed {seed}; run this evaluation, then reports.scores"
                     )
     return rows[rows.benchmark.isin([b.name for b in benchmarks])]
@@ -79,7 +81,12 @@ def load_cells(scores: pd.DataFrame) -> Cells:
 
 
 def _item_scores(row: tuple) -> pd.Series:
-    """Per-item accuracy, sorted by id. For a macro average over categories each item weighs n / (C n_category)."""
+    """Per-item accuracy, sorted by id. For a macro average over categories each item weighs n / (C n_category).
+
+    An agent's items are levels: the mean over its repeats of the score / 100.
+    """
+    if row.metric == "score":
+        return _level_scores(row)
     samples = pd.DataFrame(
         [(str(s.get("doc_id")), s.get("accuracy"), str(s.get("category"))) for s in read_jsonl(Path(row.samples))],
         columns=["doc_id", "accuracy", "category"],
@@ -92,12 +99,25 @@ def _item_scores(row: tuple) -> pd.Series:
     if row.aggregation == "macro":
         sizes = samples.groupby("category").category.transform("size")
         values = values * len(samples) / (samples.category.nunique() * sizes)
-    if len(samples) != row.n or not np.isclose(values.mean(), row.value, rtol=0, atol=1e-6):
+    _require_as_recorded(row, values)
+    return pd.Series(values.to_numpy(), index=pd.Index(samples.doc_id, name="doc_id")).sort_index()
+
+
+def _level_scores(row: tuple) -> pd.Series:
+    samples = [(str(s.get("doc_id")), s.get("score")) for s in read_jsonl(Path(row.samples))]
+    if not all(isinstance(score, int | float) and math.isfinite(score) for _, score in samples):
+        raise UserError(f"{row.samples}: score is missing or not a number; run the evaluation again")
+    levels = pd.DataFrame(samples, columns=["doc_id", "score"]).groupby("doc_id").score.mean() / 100
+    _require_as_recorded(row, levels)
+    return levels.sort_index()
+
+
+def _require_as_recorded(row: tuple, values: pd.Series) -> None:
+    if len(values) != row.n or not np.isclose(values.mean(), row.value, rtol=0, atol=1e-6):
         raise UserError(
-            f"{row.samples}: {len(samples)} items, mean {values.mean():.6f}, but {row.record} says "
+            f"{row.samples}: {len(values)} items, mean {values.mean():.6f}, but {row.record} says "
             f"{row.n} items, {row.value:.6f} ({row.aggregation}); run the evaluation again"
         )
-    return pd.Series(values.to_numpy(), index=pd.Index(samples.doc_id, name="doc_id")).sort_index()
 
 
 def load_items(row: pd.Series) -> pd.DataFrame:
@@ -112,7 +132,10 @@ def load_items(row: pd.Series) -> pd.DataFrame:
         problem = sample.get("problem", doc.get("problem") if isinstance(doc, dict) else None)
         item = str(sample.get("doc_id"))
         rows.append([item, item if problem is None else str(problem), str(sample.get("category"))])
-    return pd.DataFrame(rows, columns=["doc_id", "problem", "category"]).set_index("doc_id").sort_index()
+    frame = pd.DataFrame(rows, columns=["doc_id", "problem", "category"]).drop_duplicates(
+        "doc_id"
+    )  # repeats of a level
+    return frame.set_index("doc_id").sort_index()
 
 
 def problem_labels(items: pd.DataFrame) -> np.ndarray | None:

@@ -44,6 +44,7 @@ def compare_records(
 ) -> list[Difference]:
     """first - second per benchmark and, for several, on average; both as `folder_scores` gives them.
 
+    An agent's points are held against each other too, and are part of no average.
     Raises UserError where the items differ, or the protocols (unless `cross_protocol`).
     """
     names = common_benchmarks([first, second], benchmarks)
@@ -55,7 +56,8 @@ def compare_records(
     arms = (str(first.arm.iloc[0]), str(second.arm.iloc[0]))
     items = {name: load_items(rows[rows.benchmark == name].iloc[0]) for name in names}
     found = [_paired([name], cells, items, arms, rows) for name in names]
-    return [*found, _paired(names, cells, items, arms, rows)] if len(names) > 1 else found
+    shares = [name for name in names if (rows[rows.benchmark == name].metric != "score").all()]
+    return [*found, _paired(shares, cells, items, arms, rows)] if len(shares) > 1 else found
 
 
 def _paired(
@@ -63,8 +65,8 @@ def _paired(
 ) -> Difference:
     parts, base = ([cells[arm, name].to_numpy() for name in names] for arm in arms)
     clusters = [problem_labels(items[name]) for name in names]
-    bootstrap = None
-    if len(names) == 1:
+    bootstrap, points = None, (rows[rows.benchmark.isin(names)].metric == "score").all()
+    if len(names) == 1 and not points:
         macro = (rows[rows.benchmark == names[0]].aggregation == "macro").all()
         if macro or clusters[0] is not None:
             bootstrap = _bootstrap(parts[0].mean(axis=0) - base[0].mean(axis=0), items[names[0]], macro)
@@ -73,7 +75,7 @@ def _paired(
         n=sum(p.shape[1] for p in parts),
         first=float(np.mean([p.mean() for p in parts])),
         second=float(np.mean([b.mean() for b in base])),
-        interval=difference_interval(parts, base, clusters),
+        interval=difference_interval(parts, base, clusters, bool(points)),
         seeds=(len(parts[0]), len(base[0])),
         bootstrap=bootstrap,
     )

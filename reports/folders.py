@@ -22,7 +22,9 @@ def folder_scores(folder: Path, arm: str) -> pd.DataFrame:
         found = "no such folder" if not folder.is_dir() else "no record.json below it"
         raise UserError(f"{folder}: {found}; give a folder that `lmmr1 eval --out` or the workflow wrote")
     rows = pd.concat([record_rows(path, "", arm, _seed_of(path)) for path in paths], ignore_index=True)
-    rows = rows[(rows.subset == "all") & (rows.metric == "accuracy")]
+    played = set(rows[rows.metric == "score"].benchmark)
+    rows = rows[(rows.subset == "all") & ((rows.metric == "score") | ~rows.benchmark.isin(played))]
+    rows = rows[rows.metric.isin(["accuracy", "score"])]
     twice = rows[rows.duplicated(["seed", "benchmark"])]
     if len(twice):
         raise UserError(

@@ -12,8 +12,16 @@ from reproduce.plan import load_arms
 BASELINE = "baseline"
 CONTROL = "random_reward"
 """The arm that must not gain."""
-ARM_TITLES = {name: arm.title for name, arm in load_arms().items() if arm.title}
-GROUP_TITLES = {"text": "Text", "mm_reasoning": "MM reasoning", "mm_general": "MM general"}
+PLAYERS = {
+    "idle": "Idle player (scripted)",
+    "chance": "Random player (scripted)",
+    "expert": "Expert: solver, runner (scripted)",
+}
+"""Scripted players of `evals.agents.baselines` and their titles: rows of Table 3 that no model stands behind."""
+ARM_TITLES = {name: arm.title for name, arm in load_arms().items() if arm.title} | PLAYERS
+AGENTS = "agents"
+"""The group whose benchmarks are played for points: no column of Table 1, part of no average, all of Table 3."""
+GROUP_TITLES = {"text": "Text", "mm_reasoning": "MM reasoning", "mm_general": "MM general", AGENTS: "Agents"}
 AVERAGES = {"text_avg": ("Text avg", ("text",)), "mm_avg": ("MM avg", ("mm_reasoning", "mm_general"))}
 """Column name: (title, groups whose benchmarks it averages without weights), as in the paper's Table 1."""
 CLAIM, CLAIM_COLUMN = ("two_stage", "mgt_only"), "mm_avg"
@@ -31,11 +39,16 @@ _MARKERS = ("o", "s", "^", "D", "X", "v", "P", "<", ">")
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A column of Table 1."""
+    """A column of Table 1, or of Table 3 for an agent's."""
 
     name: str
     group: str
     title: str
+
+    @property
+    def metric(self) -> str:
+        """Of the headline: `score` (points / 100) where an agent plays, else `accuracy`."""
+        return "score" if self.group == AGENTS else "accuracy"
 
 
 def arm_title(arm: str) -> str:
@@ -64,10 +77,20 @@ def columns(benchmarks: list[Benchmark]) -> list[tuple[str, str, tuple[Benchmark
 
 
 def parse_benchmarks(texts: list[str]) -> list[Benchmark]:
-    """`name:group:title` each, or a bare `name` that evals/benchmarks.yaml knows.
+    """The benchmarks of Table 1 among `texts`: `name:group:title` each, or a bare `name` of evals/benchmarks.yaml.
 
     Raises UserError on an unknown name or group and on duplicates.
     """
+    return [b for b in parse_all(texts) if b.group != AGENTS]
+
+
+def parse_agents(texts: list[str]) -> list[Benchmark]:
+    """The agent benchmarks among `texts`, as `parse_benchmarks` reads them: the columns of Table 3."""
+    return [b for b in parse_all(texts) if b.group == AGENTS]
+
+
+def parse_all(texts: list[str]) -> list[Benchmark]:
+    """All of them, in order. Raises UserError as `parse_benchmarks`."""
     found: list[Benchmark] = []
     for text in texts:
         name, _, rest = text.partition(":")

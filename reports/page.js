@@ -29,7 +29,7 @@ function recordRow(record) {
     row.append(cell);
     return cell;
   };
-  add("accuracy", `${record.value} %`);
+  add("value", record.value);
   add("items", String(record.n));
   const link = make("a", "", record.file);
   link.href = record.href;
@@ -67,6 +67,12 @@ function showOrigin(cell) {
   button.onclick = () => {
     dialog.close();
     const names = new Set(records.map((record) => record.benchmark));
+    const played = byId("played");
+    if (played && ![...names].some((name) => form.querySelector(`option[value="${CSS.escape(name)}"]`))) {
+      for (const details of document.querySelectorAll("details.played")) details.open = true;
+      played.scrollIntoView();
+      return;
+    }
     setFilter({ arm: records[0].arm, benchmark: names.size === 1 ? records[0].benchmark : "" });
     byId("answers").scrollIntoView();
   };

@@ -8,8 +8,9 @@
         --completions results/micro/fre/0/completions.jsonl ... --timings timings/micro/fre/0/train.tsv ... \\
         --benchmarks micro_chain micro_table ...
 
---contrasts may be left out; --paper-tables, --figures, --images, --completions and --timings may be empty. A figure's
-caption is the text of reports/captions/NAME.rst. How many answers are embedded is said in config/report.yaml.
+--contrasts, --prompt-styles and --contamination may be left out; --paper-tables, --players (scores.csv of scripted
+players), --figures, --images, --completions and --timings may be empty. A figure's caption is the text of
+reports/captions/NAME.rst. How many answers are embedded is said in config/report.yaml.
 """
 
 from __future__ import annotations
@@ -30,12 +31,24 @@ from lmmr1.types import UserError
 from reports.answers import embed, limits
 from reports.cells import CONTRAST_COLUMNS, headline, read_contrasts, read_table
 from reports.embed import json_block
+from reports.exposure import read_exposure
 from reports.files import read_text, run_cli, write_text
 from reports.images import downloaded
-from reports.layout import AVERAGES, add_benchmarks_argument, arm_style, arm_title, columns, parse_benchmarks
+from reports.layout import (
+    AVERAGES,
+    add_benchmarks_argument,
+    arm_style,
+    arm_title,
+    columns,
+    parse_agents,
+    parse_benchmarks,
+)
 from reports.page_tables import contrast_rows, group_spans, paper_table, table_rows
-from reports.paper_tables import read_cells
+from reports.paper_tables import read_cells, with_players
+from reports.played import PLAYED_RULE, strips
 from reports.plots import INK, LINE
+from reports.prompt_styles import CAPTION, text_rows
+from reports.prompt_styles import read_table as read_styles
 from reports.provenance import Manifests, Trail, link, read_manifests, settings, versions, wall_times
 from reports.rules import rules
 from reports.samples import LIMIT, pick_training
@@ -111,16 +124,20 @@ def provenance(manifests: Manifests, timings: list[Path]) -> dict[str, Any]:
 
 def context(args: argparse.Namespace) -> dict[str, Any]:
     """Everything that the template shows but the runs; reads the files that the command line names."""
-    benchmarks = parse_benchmarks(args.benchmarks)
+    benchmarks, agents = parse_benchmarks(args.benchmarks), parse_agents(args.benchmarks)
     table = read_table(args.table)
     contrasts = read_contrasts(args.contrasts) if args.contrasts else pd.DataFrame(columns=CONTRAST_COLUMNS)
-    scores = headline(read_scores(args.scores), benchmarks)
-    trail = Trail(scores, read_manifests(args.manifests), args.out)
-    titles = {name: title for name, title, _ in columns(benchmarks)}
+    all_scores = headline(read_scores(args.scores), [*benchmarks, *agents])
+    scores = all_scores[all_scores.metric == "accuracy"]
+    everybody = with_players(all_scores, args.players, agents)
+    trail = Trail(everybody, read_manifests(args.manifests), args.out)
+    titles = {name: title for name, title, _ in columns(benchmarks)} | {b.name: b.title for b in agents}
     arms = table_rows(table, titles, trail)
     names = [arm["name"] for arm in arms]
     answers = embed(scores, benchmarks, [*args.images, *downloaded(list(titles))], limits())
+    played = strips(everybody, agents, limits())
     tables = {p.stem.removeprefix("paper_"): read_cells(p) for p in args.paper_tables}
+    shown = (args.table, args.contrasts, args.prompt_styles, args.contamination, *args.paper_tables)
     return {
         "profile": table.profile.iloc[0],
         "seeds": ", ".join(max(table.seeds.str.split(";"), key=len)),
@@ -131,6 +148,9 @@ def context(args: argparse.Namespace) -> dict[str, Any]:
         "means_caption": MEANS_CAPTION,
         "differences_caption": DIFFERENCES_CAPTION,
         "contrasts_caption": CONTRASTS_CAPTION,
+        "styles_caption": CAPTION,
+        "styles": text_rows(read_styles(args.prompt_styles)) if args.prompt_styles else [],
+        "exposure": read_exposure(args.contamination, benchmarks) if args.contamination else None,
         "columns": [{"title": title, "average": name in AVERAGES} for name, title, _ in columns(benchmarks)],
         "groups": group_spans(benchmarks),
         "arms": arms,
@@ -140,9 +160,11 @@ def context(args: argparse.Namespace) -> dict[str, Any]:
         "benchmarks": benchmarks,
         "titles": titles,
         "figures": [figure(p, args.out.parent) for p in args.figures],
-        "files": [(p.name, link(p, args.out.parent)) for p in (args.table, args.contrasts, *args.paper_tables) if p],
+        "files": [(p.name, link(p, args.out.parent)) for p in shown if p],
         "answers": answers,
         "images_json": json_block(answers.images),
+        "played": played,
+        "played_rule": PLAYED_RULE,
         "training": pick_training(args.completions),
         "trail": trail,
         "trail_json": json_block(trail.as_json()),
@@ -155,9 +177,11 @@ def main(argv: list[str]) -> None:
     for name in ("--out", "--table"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--contrasts", type=Path, help="contrasts.csv (default: no contrasts are shown)")
+    parser.add_argument("--prompt-styles", type=Path, help="prompts.csv of reports.prompt_styles")
+    parser.add_argument("--contamination", type=Path, help="file of `lmmr1 contamination --out`")
     for name in ("--scores", "--manifests"):
         parser.add_argument(name, type=Path, nargs="+", required=True)
-    for name in ("--paper-tables", "--figures", "--images", "--completions", "--timings"):
+    for name in ("--paper-tables", "--players", "--figures", "--images", "--completions", "--timings"):
         parser.add_argument(name, type=Path, nargs="*", default=[])
     add_benchmarks_argument(parser)
     args = parser.parse_args(argv)

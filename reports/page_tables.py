@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from reports.layout import AVERAGES, BASELINE, CONTRASTS, GROUP_TITLES, Benchmark, arm_title, columns
-from reports.paper_tables import KINDS, measured_text, printed_by, row_title, value_text
+from reports.paper_tables import KINDS, measured_text, printed_by, row_title, table3_notes, value_text
 from reports.provenance import Trail
 from reports.rules import Rules
 from reports.summary import side, verdict_counts
@@ -99,6 +99,7 @@ def paper_table(
         "counts": counts,
         "measured": bool(counts),
         "compared": bool(set(counts) - {"not comparable"}),
+        "notes": table3_notes(cells) if name == "table3" else [],
         "source": printed_by(name, found),
         "rules": used.text(),
     }
@@ -117,7 +118,8 @@ def _paper_cell(
         facts["published"] = f"{cell['published']}{items} ({printed_by(table, found)}; {table}.{row.row}.{row.column})"
     if pd.notna(row.measured):
         cell["measured"] = measured_text(row)
-        facts |= {"measured": f"{cell['measured']}, {row.n:,} items", "seeds": row.seeds.replace(";", ", ")}
+        items = "levels" if found.tables[table].unit == "points" else "items"
+        facts |= {"measured": f"{cell['measured']}, {row.n:,} {items}", "seeds": row.seeds.replace(";", ", ")}
         facts["verdict"] = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
     both = row.kind == "gain" and row.records
     records = f"{row.records};{base[row.column]}" if both else row.records

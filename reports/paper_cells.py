@@ -1,13 +1,14 @@
 """Measured beside published: every cell of the paper's tables (or of a table in their layout), with its verdict.
 
 A sheet is one table: its columns are the printed ones where a measured benchmark is among them, else the benchmarks'
-own, which have no published counterpart. Two kinds of cell: `score`, and `gain` over the baseline.
+own, which have no published counterpart; Table 3 has both. Two kinds of cell: `score`, and `gain` over the baseline.
+An agent's points stand as points / 100 wherever a percentage would be a fraction.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ import pandas as pd
 from evals.records import read_records
 from reports.cells import Cells, load_items, problem_labels
 from reports.compare import printed_share, record_distance
-from reports.layout import AVERAGES, BASELINE, GROUP_TITLES, Benchmark, columns
+from reports.layout import AGENTS, AVERAGES, BASELINE, GROUP_TITLES, PLAYERS, Benchmark, columns
 from reports.rules import Rules
 from reports.statistics import Interval, against_printed, difference_interval, score_interval
 from reports.unpaired import Gap, Share, Z, average_difference
@@ -150,6 +151,8 @@ def sheets(measured: Measured, benchmarks: list[Benchmark]) -> list[Sheet]:
         printed = {spec.benchmark for spec in registry.tables[name].columns.values()} - {None}
         if name == "table1" and not printed & have:
             found.append(_own_sheet(measured, benchmarks))
+        elif name == "table3":
+            found.append(_agents_sheet(measured, [b for b in benchmarks if b.group == AGENTS]))
         else:
             found.append(_printed_sheet(name, measured))
     return found
@@ -170,6 +173,21 @@ def _own_sheet(measured: Measured, benchmarks: list[Benchmark]) -> Sheet:
     rows = [(None, arm) for arm in measured.arms]  # no printed row stands for a model on other benchmarks
     title = "Table 1's layout over this run's benchmarks, which the paper does not have"
     return Sheet("table1", title, "table1", tuple(shown), tuple(rows))
+
+
+def _agents_sheet(measured: Measured, agents: list[Benchmark]) -> Sheet:
+    """Table 3: the printed columns, those of the benchmarks that the paper does not have, and all players as rows.
+
+    What is played on another pitch, or on other levels by design, has a column of its own: it is never set beside a
+    printed value.
+    """
+    sheet = _printed_sheet("table3", measured)
+    printed = {spec.benchmark for spec in measured.registry.tables["table3"].columns.values()}
+    own = [SheetColumn(b.name, b.title, "", None) for b in agents if b.name not in printed]
+    rows = list(sheet.rows)
+    if own and not printed & set(measured.scores.benchmark):
+        rows += [(None, arm) for arm in measured.arms]  # no printed row stands for a model on other benchmarks
+    return replace(sheet, columns=(*sheet.columns, *own), rows=tuple(rows))
 
 
 def _printed_sheet(name: str, measured: Measured) -> Sheet:
@@ -204,7 +222,7 @@ def sheet_cells(sheet: Sheet, measured: Measured, rules: Rules) -> pd.DataFrame:
 
 def _kind_cells(kind: Kind, sheet: Sheet, measured: Measured, rules: Rules) -> pd.DataFrame:
     rows, family, at = [], [], []
-    unit = 100.0 if measured.registry.tables[sheet.table].unit == "percent" else 1.0
+    unit = 100.0
     for printed_row, arm in _rows_of(kind, sheet, measured.registry):
         for column in sheet.columns:
             printed = _printed(kind, sheet, printed_row, column, measured.registry, rules)
@@ -231,22 +249,22 @@ def _kind_cells(kind: Kind, sheet: Sheet, measured: Measured, rules: Rules) -> p
 
 
 def _rows_of(kind: Kind, sheet: Sheet, registry: Registry) -> list[tuple[str | None, str | None]]:
-    """The rows of a sheet that have cells of a kind: a gain has no row at the baseline, nor printed above it."""
+    """The rows that have cells of a kind: a gain has none at the baseline, for players, nor printed above it."""
     if kind == "score":
         return list(sheet.rows)
     at = next((i for i, (row, arm) in enumerate(sheet.rows) if arm == BASELINE or registry.arms[BASELINE] == row), -1)
-    return list(sheet.rows[at + 1 :])
+    return [(row, arm) for row, arm in sheet.rows[at + 1 :] if arm not in (BASELINE, *PLAYERS)]
 
 
 def _printed(
     kind: Kind, sheet: Sheet, row: str | None, column: SheetColumn, registry: Registry, rules: Rules
 ) -> Gap | None:
-    """A printed value (or gain over the printed baseline) as a fraction, with its sampling error; None: not printed."""
+    """A printed value (or gain over the printed baseline) / 100, with its sampling error; None: not printed."""
     table = registry.tables[sheet.table]
     if row is None or column.printed is None or row not in table.rows:
         return None
     cell = registry.cell(f"{sheet.table}.{row}.{column.name}")
-    unit = 100.0 if table.unit == "percent" else 1.0
+    unit = 100.0
     if kind == "score":
         shares = _shares(sheet, row, column, registry, rules)
         return Gap(cell.value / unit, _half_width(shares), math.nan)
@@ -295,12 +313,13 @@ def _interval(
         return None, 0
     arrays, clusters = [p.scores for p in parts], [p.clusters for p in parts]
     n = sum(a.shape[1] for a in arrays)
+    points = measured.registry.tables[sheet.table].unit == "points"
     if kind == "score":
-        return score_interval(arrays, clusters), n
+        return score_interval(arrays, clusters, points), n
     base = measured.parts(BASELINE, column, sheet)
     if base is None:
         return None, 0
-    return difference_interval(arrays, [b.scores for b in base], clusters), n
+    return difference_interval(arrays, [b.scores for b in base], clusters, points), n
 
 
 def _measured_facts(

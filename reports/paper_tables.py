@@ -1,7 +1,8 @@
 """Tables 1 to 3 in the paper's layout, published beside measured with intervals and verdicts: CSV, Markdown, LaTeX.
 
     python -m reports.paper_tables --out-dir results/micro/report \\
-        --scores results/micro/baseline/scores.csv results/micro/fre/scores.csv ... --benchmarks micro_chain ...
+        --scores results/micro/baseline/scores.csv results/micro/fre/scores.csv ... --benchmarks micro_chain ... \\
+        [--players results/micro/idle/scores.csv ...]
 
 Writes paper_table1, paper_table2 and paper_table3, each as .csv (every cell with the records behind it), .md and .tex
 (a booktabs `tabular`), the last two from the first. A table of which nothing was measured shows what was printed.
@@ -15,9 +16,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from evals.agents.sokoban_levels import POINTS, published_uppers
+from evals.records import read_records
+from lmmr1.sokoban import SOLVED
 from reports.cells import headline, load_cells
 from reports.files import read_text, run_cli, write_text
-from reports.layout import add_benchmarks_argument, arm_title, parse_benchmarks
+from reports.layout import AGENTS, Benchmark, add_benchmarks_argument, arm_title, parse_all
 from reports.paper_cells import CSV_COLUMNS, Measured, Sheet, sheet_cells, sheets
 from reports.rules import Rules, rules
 from reports.scores import read_scores
@@ -34,6 +38,16 @@ SYMBOLS = {
     NOT_COMPARABLE: r"$\times$",
 }
 NONE = "–"
+
+
+def with_players(scores: pd.DataFrame, players: list[Path], benchmarks: list[Benchmark]) -> pd.DataFrame:
+    """`scores` with the headline rows of scripted players, whose protocol is that of a model but for the model.
+
+    Raises UserError as `read_scores` and `headline`.
+    """
+    played = [b for b in benchmarks if b.group == AGENTS]
+    frames = [headline(read_scores([path]), played) for path in players if played]
+    return pd.concat([scores, *frames], ignore_index=True)
 
 
 def value_text(value: float, kind: str, decimals: int) -> str:
@@ -93,8 +107,40 @@ def markdown(cells: pd.DataFrame, sheet: Sheet, found: Registry, used: Rules) ->
         parts.append(f"{title}:\n\n" + "".join("| " + " | ".join(row) + " |\n" for row in rows))
     reasons = _reasons(cells, sheet)
     parts += ["\n".join(reasons)] if reasons else ["Nothing of this table was measured in this run."]
+    if sheet.table == "table3":
+        parts.append("\n".join(f"- {note}" for note in escape_markdown(table3_notes(cells))))
     parts.append(f"{NONE}: no such value. Rules: {used.text()}. Printed by: {printed_by(sheet.table, found)}.")
     return "\n\n".join(p.strip() for p in parts) + "\n"
+
+
+def table3_notes(cells: pd.DataFrame) -> list[str]:
+    """How little separates the printed rows, and what the measured columns were played on."""
+    mini = published_uppers(True)
+    least, most = POINTS * (SOLVED / 10) / len(mini), POINTS * max(mini) / len(mini)
+    texts = [
+        f"Sensitivity of the printed column Sokoban-Global: one more of its {len(mini)} levels solved in every repeat "
+        f"moves the mean by {least:.1f} points (the last box alone) to {most:.1f} (the whole level), so rows a few "
+        "points apart differ by a level or two. The printed values come without intervals.",
+        "Scores are points, not percentages. Sokoban: 100 for the best possible play, the idle player gets 100 - 5 x "
+        "upper reward of a level. The intervals of measured values are over levels (a level counts with the mean of "
+        "its repeats) and, for trained arms, over seeds.",
+    ]
+    return [*texts, *played_on(cells)]
+
+
+def played_on(cells: pd.DataFrame) -> list[str]:
+    """One sentence on the environment and levels of every measured column."""
+    texts = []
+    for column, rows in cells[cells.records != ""].groupby("column", sort=False):
+        decoding = read_records(Path(rows.records.iloc[0].split(";")[0]))[0].protocol.decoding
+        how = ", ".join(f"{k} {decoding[k]}" for k in ("repeats", "temperature", "max_turns") if k in decoding)
+        texts.append(
+            f"{column}: environment {decoding['environment']}, levels {decoding['levels']} "
+            f"({rows.n.iloc[0]} of them), {how}."
+        )
+    if texts:
+        texts.append("Columns of different environments or levels are different measurements and are never compared.")
+    return texts
 
 
 def printed_by(name: str, found: Registry) -> str:
@@ -189,11 +235,12 @@ def main(argv: list[str]) -> None:
     """Command line; see the top of this file."""
     parser = argparse.ArgumentParser(prog="python -m reports.paper_tables", description="Write Tables 1 to 3.")
     parser.add_argument("--scores", nargs="+", type=Path, required=True, help="scores.csv of each arm, in row order")
+    parser.add_argument("--players", nargs="*", type=Path, default=[], help="scores.csv of each scripted player")
     parser.add_argument("--out-dir", type=Path, required=True)
     add_benchmarks_argument(parser)
     args = parser.parse_args(argv)
-    benchmarks = parse_benchmarks(args.benchmarks)
-    scores = headline(read_scores(args.scores), benchmarks)
+    benchmarks = parse_all(args.benchmarks)
+    scores = with_players(headline(read_scores(args.scores), benchmarks), args.players, benchmarks)
     measured = Measured(scores, load_cells(scores), registry())
     for sheet in sheets(measured, benchmarks):
         path = args.out_dir / f"paper_{sheet.name}.csv"

@@ -69,7 +69,7 @@ def _record(row: Any, manifests: Manifests, folder: Path) -> dict[str, Any]:
         "arm": row.arm,
         "seed": row.seed,
         "benchmark": row.benchmark,
-        "value": f"{100 * row.value:.1f}",
+        "value": f"{100 * row.value:.1f}" + (" points" if row.metric == "score" else " %"),
         "n": row.n,
         "checkpoint": row.checkpoint,
         "weights": str(manifest.get("weights_sha256") or "not given"),

@@ -12,7 +12,9 @@ from lmmr1.config import Settings, parse_settings
 from reproduce.plan import read_yaml
 
 RULES_FILE = Path(__file__).parent.parent / "config/verdicts.yaml"
-Comparable = Literal["n", "aggregation", "prompt", "temperature", "max_new_tokens", "judge", "max_pixels", "harness"]
+Comparable = Literal[
+    "n", "aggregation", "prompt", "temperature", "max_new_tokens", "judge", "max_pixels", "harness", "levels"
+]
 
 
 class Rules(Settings):

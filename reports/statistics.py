@@ -56,7 +56,7 @@ class Interval:
         if self.pairs is not None:
             return tango_p(self.pairs, shift)
         se = math.sqrt(self.item_variance + self.other_variance)
-        return float(stdtr(self.df, -(self.mean - shift) / se))
+        return float(stdtr(self.df, -(self.mean - shift) / se)) if se else float(self.mean <= shift)
 
     @property
     def half_width(self) -> float:
@@ -85,18 +85,21 @@ Clusters = Sequence[np.ndarray | None]
 """Per benchmark (n,) labels of the problem that each item belongs to, or None where each item is its own problem."""
 
 
-def score_interval(parts: list[np.ndarray], clusters: Clusters | None = None) -> Interval:
+def score_interval(parts: list[np.ndarray], clusters: Clusters | None = None, points: bool = False) -> Interval:
     """The unweighted mean of B benchmarks (B = 1: the benchmark itself) with its interval.
 
     parts: B arrays (k, n_b) with the same k seeds in the same order.
     k = 1, no clusters and scores 0 or 1: Wilson for B = 1; for B > 1 MOVER: low = m - sqrt(sum_b (m_b - l_b)^2) / B,
     l_b Wilson's. It says nothing of seeds. Otherwise `_t_interval`, cut to [0, 1].
+    points: an agent's scores / 100, which no limits hold and which are no proportions: `_t_interval` as it is.
     Raises UserError for a benchmark with fewer than 2 items.
     """
     _require_items(parts)
     mean = float(np.mean([p.mean() for p in parts]))
     labels = clusters or [None] * len(parts)
-    items = _item_terms([p.mean(axis=0) for p in parts], labels)
+    items = _item_terms([p.mean(axis=0) for p in parts], labels, 0.0 if points else 1.0)
+    if points:
+        return _t_interval(mean, [_seed_term(parts)], items, -math.inf, math.inf)
     found = _t_interval(mean, [_seed_term(parts)], items, 0.0)
     independent = all(c is None for c in labels)
     if len(parts[0]) > 1 or not independent or any(not np.isin(p, (0, 1)).all() for p in parts):
@@ -108,7 +111,9 @@ def score_interval(parts: list[np.ndarray], clusters: Clusters | None = None) ->
     return replace(found, low=max(mean - below, 0.0), high=min(mean + above, 1.0), p=math.nan)
 
 
-def difference_interval(parts: list[np.ndarray], base: list[np.ndarray], clusters: Clusters | None = None) -> Interval:
+def difference_interval(
+    parts: list[np.ndarray], base: list[np.ndarray], clusters: Clusters | None = None, points: bool = False
+) -> Interval:
     """The mean difference arm - base, paired by item, averaged over B benchmarks without weights.
 
     parts: B arrays (k, n_b); base: B arrays (k', n_b), of the baseline or of another arm, with the same items in the
@@ -116,14 +121,17 @@ def difference_interval(parts: list[np.ndarray], base: list[np.ndarray], cluster
     Per item: mean over the arm's seeds minus mean over the base's runs; its variance over items / n_b is the item
     part, or over clusters of items where they are given. Seed parts: of the arm (k > 1) and of the base (k' > 1), taken
     as independent. See `_t_interval`; cut to [-1, 1]. One run against one, on one benchmark, right or wrong, has an
-    exact theory: Tango's interval, and McNemar's p.
+    exact theory: Tango's interval, and McNemar's p. points: as for `score_interval`.
     Raises UserError for a benchmark with fewer than 2 items.
     """
     _require_items(parts)
     labels = clusters or [None] * len(parts)
     items = [a.mean(axis=0) - b.mean(axis=0) for a, b in zip(parts, base, strict=True)]
     mean = float(np.mean([d.mean() for d in items]))
-    found = _t_interval(mean, [_seed_term(parts), _seed_term(base)], _item_terms(items, labels), -1.0)
+    seeds = [_seed_term(parts), _seed_term(base)]
+    if points:
+        return _t_interval(mean, seeds, _item_terms(items, labels, 0.0), -math.inf, math.inf)
+    found = _t_interval(mean, seeds, _item_terms(items, labels), -1.0)
     if _is_one_pair(parts, base, labels):
         pairs = discordance(parts[0][0], base[0][0])
         low, high = tango_interval(pairs)
@@ -190,12 +198,13 @@ def _seed_term(parts: list[np.ndarray]) -> tuple[float, float]:
     return (float(per_seed.var(ddof=1)) / k, k - 1.0) if k > 1 else (0.0, 1.0)
 
 
-def _item_terms(items: list[np.ndarray], clusters: Clusters) -> list[tuple[float, float]]:
+def _item_terms(items: list[np.ndarray], clusters: Clusters, floor: float = 1.0) -> list[tuple[float, float]]:
     """Per benchmark (var_i / n_b / B^2, n_b - 1), benchmarks being independent samples of items.
 
     With clusters: (C / (C - 1) sum_c (sum_{i in c} (d_i - mean))^2 / n_b^2 / B^2, C - 1), C the number of clusters.
     The variance of the mean is never taken below (z / (n + z^2))^2: with it, items that are all alike get the
-    half-width z^2 / (n + z^2), which is Wilson's upper bound after 0 of n, instead of 0.
+    half-width z^2 / (n + z^2), which is Wilson's upper bound after 0 of n, instead of 0. `floor` scales that bound: 0
+    takes the variance as it is.
     """
     terms = []
     for d, labels in zip(items, clusters, strict=True):
@@ -206,27 +215,32 @@ def _item_terms(items: list[np.ndarray], clusters: Clusters) -> list[tuple[float
         if count < 2:
             raise UserError(f"{count} problem(s) with {len(d)} items have no interval; evaluate at least 2 problems")
         variance = count / (count - 1) * float((sums**2).sum()) / len(d) ** 2
-        terms.append((max(variance, (Z / (count + Z**2)) ** 2) / len(items) ** 2, count - 1.0))
+        terms.append((max(variance, floor * (Z / (count + Z**2)) ** 2) / len(items) ** 2, count - 1.0))
     return terms
 
 
 def _error(terms: list[tuple[float, float]]) -> tuple[float, float]:
     """Standard error and Satterthwaite's degrees of freedom: SE^2 = sum v, df = (sum v)^2 / sum(v^2 / df_v)."""
     total = sum(v for v, _ in terms)
-    return math.sqrt(total), total**2 / sum(v**2 / d for v, d in terms)
+    return math.sqrt(total), total**2 / sum(v**2 / d for v, d in terms) if total else 1.0
 
 
 def _t_interval(
-    mean: float, others: list[tuple[float, float]], items: list[tuple[float, float]], lowest: float
+    mean: float,
+    others: list[tuple[float, float]],
+    items: list[tuple[float, float]],
+    lowest: float,
+    highest: float = 1.0,
 ) -> Interval:
-    """mean ± t(0.975, df) SE over all terms (see `_error`), cut to [lowest, 1].
+    """mean ± t(0.975, df) SE over all terms (see `_error`), cut to [lowest, highest].
 
-    p = 2 P(t(df) > |mean| / SE), below 0.05 just where the interval excludes 0.
+    p = 2 P(t(df) > |mean| / SE), below 0.05 just where the interval excludes 0; where nothing varies at all it is 1
+    for a mean of 0, else 0.
     Crossed with items, s^2/k over seeds also holds a share of the sampling noise of single answers, which the item part
     holds too: the interval errs on the wide side where answers are drawn at random (simulated coverage 93-99 %).
     """
     se, df = _error([*others, *items])
     half = float(stdtrit(df, 0.975)) * se
-    p = 2 * float(stdtr(df, -abs(mean) / se))
+    p = 2 * float(stdtr(df, -abs(mean) / se)) if se else float(mean == 0)
     parts = (sum(v for v, _ in items), sum(v for v, _ in others))
-    return Interval(mean, max(mean - half, lowest), min(mean + half, 1.0), p, *parts, df)
+    return Interval(mean, max(mean - half, lowest), min(mean + half, highest), p, *parts, df)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
@@ -23,8 +24,11 @@ from lmmr1 import __version__
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
 from reproduce.check_cli import check, compare
+from reproduce.estimate_cli import estimate
+from reproduce.publish_cli import publish
 from reproduce.published_cli import published
 from reproduce.recipes_cli import recipes
+from reproduce.status_cli import status
 from reproduce.trace_cli import bundle, trace
 
 cli = typer.Typer(
@@ -44,6 +48,9 @@ cli.command(epilog="Example: lmmr1 check --model PATH_OR_HUB_ID --against result
 cli.command(epilog="Example: lmmr1 recipes --profile single_gpu")(recipes)
 cli.command(epilog="Example: lmmr1 trace results/micro/report/table1.csv --cell two_stage:mm_avg")(trace)
 cli.command(epilog="Example: lmmr1 compare results/micro/two_stage results/micro/mgt_only")(compare)
+cli.command(epilog="Example: lmmr1 estimate --profile paper --gpu h100")(estimate)
+cli.command(epilog="Example: lmmr1 publish results/micro/two_stage --seed 0")(publish)
+cli.command(epilog="Example: lmmr1 status results/micro")(status)
 
 
 @cli.command(epilog="Example: lmmr1 doctor --profile paper")
@@ -76,18 +83,21 @@ def train(
     profile: Annotated[str, typer.Option(help="micro, smoke or paper.")] = "micro",
     cores: Annotated[str, typer.Option(help="Cores that Snakemake may use.")] = "all",
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the jobs and what they would make.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start although it does not fit (lmmr1 estimate).")] = False,
+    report_to: Annotated[str, typer.Option(help="tensorboard, wandb, trackio, separated by commas.")] = "none",
 ) -> None:
     """Train one arm (its parents first), resuming where an earlier attempt stopped."""
     from reproduce.plan import Plan
 
-    plan = Plan.load({"profile": profile})
+    plan = Plan.load({"profile": profile, "report_to": report_to})
     if arm not in plan.arms:
         raise UserError(f"--arm: unknown arm {arm!r} in profile {profile}; allowed: {', '.join(plan.arms)}")
     if seed not in plan.seeds_of(arm):
         raise UserError(
             f"--seed: {seed} is not a seed of arm {arm}; allowed: {', '.join(map(str, plan.seeds_of(arm)))}"
         )
-    snakemake([plan.results(arm, str(seed), "manifest.json")], profile, cores, dry_run)
+    extra = [*(["force=true"] if force else []), *([f"report_to={report_to}"] if report_to != "none" else [])]
+    snakemake([plan.results(arm, str(seed), "manifest.json")], profile, cores, dry_run, extra)
 
 
 @cli.command(
@@ -99,13 +109,16 @@ def evaluate(
     benchmarks: Annotated[str, typer.Option(help="Names from evals/benchmarks.yaml, separated by commas.")],
     out: Annotated[Path, typer.Option(help="Folder for records, per-sample files and the harness's own output.")],
     protocol: Annotated[str, typer.Option(help="rule, paper or vlmevalkit: docs/protocols.md.")] = "rule",
-    prompt: Annotated[Optional[str], typer.Option(help="none, direct, cot, r1 or paper, not the protocol's.")] = None,  # noqa: UP045
+    prompt: Annotated[
+        str | None, typer.Option(help="none, direct, cot, r1, paper; of agents tags, sections, brief.")
+    ] = None,
     system_prompt_file: Annotated[Optional[Path], typer.Option(help="The paper's prompt, or data with it.")] = None,  # noqa: UP045
     limit: Annotated[Optional[int], typer.Option(min=1, help="First N problems of each benchmark.")] = None,  # noqa: UP045
     data_root: Annotated[Optional[Path], typer.Option(help="Read local files instead of the Hub.")] = None,  # noqa: UP045
     any_data: Annotated[bool, typer.Option("--any-data", help="Also files that are not the pinned ones.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch.")] = 32,
     engine: Annotated[str, typer.Option(help="What answers: hf, our decode loop, or vllm (docs/vllm.md).")] = "hf",
+    workers: Annotated[str, typer.Option(help="Processes that answer; auto: one for each GPU or core.")] = "auto",
     max_new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Instead of the protocol's limit.")] = None,  # noqa: UP045
     judge_url: Annotated[
         Optional[str],  # noqa: UP045
@@ -116,7 +129,7 @@ def evaluate(
     judge_timeout: Annotated[Optional[float], typer.Option(min=1, help="Seconds that one reply may take.")] = None,  # noqa: UP045
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Check model, data and names; run nothing.")] = False,
 ) -> None:
-    """Evaluate any checkpoint on real benchmarks through lm-eval and VLMEvalKit."""
+    """Evaluate any checkpoint on real benchmarks: lm-eval, VLMEvalKit, or as a player of Sokoban and football."""
     from evals import plan, run
 
     names = [b.strip() for b in benchmarks.split(",") if b.strip()]
@@ -128,6 +141,7 @@ def evaluate(
         limit=limit,
         batch_size=batch_size,
         engine=engine,
+        workers=plan.worker_count(workers),
         max_new_tokens=max_new_tokens,
         data_root=data_root,
         any_data=any_data,
@@ -142,9 +156,8 @@ def evaluate(
     table = Table("benchmark", "metric", "value", "stderr", "n", "protocol", box=None, padding=(0, 1))
     for r in records:
         if r.subset == "all":
-            table.add_row(
-                r.benchmark, r.metric, f"{100 * r.value:.2f} %", f"{100 * r.stderr:.2f}", str(r.n), r.protocol.hash
-            )
+            value = f"{100 * r.value:.2f}" + (" %" if r.metric == "accuracy" else "")  # a score is in points
+            table.add_row(r.benchmark, r.metric, value, f"{100 * r.stderr:.2f}", str(r.n), r.protocol.hash)
     console.print(table)
 
 
@@ -190,7 +203,7 @@ def report(
         console.print(f"report: {plan.results('report', 'index.html')}", soft_wrap=True)
 
 
-def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool) -> None:
+def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool, config: Sequence[str] = ()) -> None:
     """Run the workflow in this environment, from the folder that holds the Snakefile. Raises typer.Exit on failure."""
     from reproduce.plan import ROOT
 
@@ -199,6 +212,7 @@ def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool) -> No
         cores,
         "--config",
         f"profile={profile}",
+        *config,
         "--rerun-incomplete",
         *(["--dry-run"] if dry_run else []),
     ]

@@ -1,103 +1,257 @@
-"""The authors' training sets from the Hub: JSONL in their message format and a tar archive of images."""
+"""Training sets in the authors' message format or as plain questions, from the Hub or a local file.
+
+Every row is checked before anything is trained on it, and a card says what was kept and what was dropped, with reasons.
+
+A row is an object with `message` (a stringified list of chat messages; or `messages`, the list) and `answer`; or with
+`question`, `answer` and, if it has any, `image` or `images`.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
-import tarfile
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from statistics import fmean
 from typing import Any
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from PIL import Image
 
-from lmmr1.data import read_samples
+from evals.protocols import read_system_prompt
+from lmmr1.data import BadRow, chat_messages, image_items, read_object, to_sample
 from lmmr1.rewards import VerifierPool
-from lmmr1.types import UserError
+from lmmr1.store import sha256_file, write_json
+from lmmr1.types import Sample, UserError
+from reproduce.archives import unpack
+
+BATCH = 256
+"""Rows whose golds are judged at once."""
+EXAMPLES = 3
+"""Dropped rows per reason that the card shows."""
+PLACEHOLDER = "<image>"
 
 
-def write_prompts(source: dict[str, Any], out: Path) -> None:
-    """Fetch a data set, check it row by row and write our prompt format, with a card of what was kept and dropped.
+@dataclass(frozen=True)
+class PromptCheck:
+    """Whether a prompt fits, by the processor of the checkpoint that will be trained on it."""
+
+    processor: Any
+    max_prompt_length: int
+
+    def length(self, sample: Sample, where: str) -> int:
+        """Tokens of the prompt, visual ones included. Raises BadRow where marks and images differ or it is too long."""
+        text = self.processor.apply_chat_template(sample.messages, add_generation_prompt=True, tokenize=False)
+        marks = text.count(self.processor.image_token)
+        if marks != len(sample.images):
+            raise BadRow("image_marks", f"{where}: {len(sample.images)} images but {marks} marks for them")
+        tokens = len(self.processor.tokenizer(text)["input_ids"])
+        tokens += sum(self._visual_tokens(image, where) - 1 for image in sample.images)
+        if tokens > self.max_prompt_length:
+            raise BadRow("too_long", f"{where}: prompt of {tokens} tokens, longer than {self.max_prompt_length}")
+        return tokens
+
+    def _visual_tokens(self, path: Path, where: str) -> int:
+        of = self.processor.image_processor
+        with Image.open(path) as image:
+            width, height = image.size
+        try:
+            return int(of.get_number_of_image_patches(height, width) // of.merge_size**2)
+        except ValueError as e:
+            raise BadRow("image_shape", f"{where}: image {path} of {width} x {height} pixels: {e}") from None
+
+
+@dataclass
+class Sieve:
+    """Rows on their way to our prompt format, and the count of those that were dropped."""
+
+    images: Path
+    """Folder under which image paths are looked for."""
+    folder: Path
+    """Folder of the prompts; image paths become relative to it."""
+    absolute: bool = False
+    """Whether a row may name an image anywhere on this machine: the user's own data."""
+    system: str | None = None
+    """System message for rows without one."""
+    check: PromptCheck | None = None
+    dropped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    tokens: list[int] = field(default_factory=list)
+    systems: Counter[str] = field(default_factory=Counter)
+    _seen: set[bytes] = field(default_factory=set)
+
+    def take(self, number: int, line: bytes) -> dict[str, Any] | None:
+        """The row in our format, or None for one that was dropped."""
+        where = f"line {number}"
+        try:
+            row = self._convert(read_object(line, where), number, where)
+            sample = to_sample(row, where, self.folder)
+            _require_marks(sample, where)
+            self._require_new(row, where)
+            if self.check:
+                self.tokens.append(self.check.length(sample, where))
+        except BadRow as e:
+            return self.drop(e.reason, str(e))
+        return row
+
+    def drop(self, reason: str, text: str) -> None:
+        """Count a row that is left out; the first of each reason are shown."""
+        self.dropped[reason] += 1
+        if len(self.examples.setdefault(reason, [])) < EXAMPLES:
+            self.examples[reason].append(text[:300])
+
+    def _convert(self, row: dict[str, Any], number: int, where: str) -> dict[str, Any]:
+        messages = chat_messages(row if "message" in row or "messages" in row else _asked(row, where), where)
+        if self.system and not any(m["role"] == "system" for m in messages):
+            messages = [{"role": "system", "content": self.system}, *messages]
+        for item in (item for m in messages for item in image_items(m)):
+            item["image"] = self._locate(str(item.get("image", "")), where)
+        name, source = str(row.get("id", number)), str(row.get("source", "hub"))
+        return {"id": name, "messages": messages, "answer": row.get("answer"), "source": source}
+
+    def _locate(self, named: str, where: str) -> str:
+        """An image's path relative to the prompts: as named, or without its first folders, under `images`."""
+        path = PurePosixPath(named.removeprefix("file://").replace("\\", "/"))
+        if self.absolute and path.is_absolute() and Path(path).is_file():
+            return os.path.relpath(path, self.folder)
+        parts = [part for part in path.parts if part not in ("/", ".")]
+        if ".." in parts:
+            raise BadRow("image_path", f"{where}: image path {named!r:.200} leads out of the folder of images")
+        for start in range(len(parts)):
+            if (file := self.images.joinpath(*parts[start:])).is_file():
+                return os.path.relpath(file, self.folder)
+        raise BadRow("image", f"{where}: image {named!r:.200} is not among the images")
+
+    def _require_new(self, row: dict[str, Any], where: str) -> None:
+        """The same prompt with the same answer counts once; with another answer, one of the two is wrong."""
+        asked = hashlib.sha256(json.dumps(row["messages"], sort_keys=True).encode()).digest()
+        if asked in self._seen:
+            raise BadRow("duplicate", f"{where}: the same prompt stood in an earlier row")
+        self._seen.add(asked)
+
+
+def write_prompts(source: dict[str, Any], out: Path, check: PromptCheck | None = None, gold: bool = True) -> None:
+    """Get a data set, check it row by row and write our prompt format, with a card beside it.
 
     Args:
-        source: `repo`, `file`, `images` (an archive or None) and `revision`, as in reproduce/stages.yaml.
+        source: `repo`, `file`, `images` and `revision`, as in reproduce/stages.yaml; without `repo` all is local.
+        out: the JSONL file; images of an archive go to `images_STEM/` beside it.
+        check: which prompts fit; None: not checked.
+        gold: whether answers must be such that the verifier can judge against them.
 
     Raises:
-        UserError: the Hub cannot be reached or has no such file, or no row is usable.
+        UserError: the Hub or a local file is not there, an archive is not what it should be, or no row is usable.
     """
-    raw = _download(source, source["file"])
-    images = out.parent / f"images_{out.stem}"
-    if source["images"]:
-        unpack(_download(source, source["images"]), images)
-    convert(raw, images, out)
-
-
-def convert(raw: Path, images: Path, out: Path) -> None:
-    """Rewrite rows with image paths relative to `out`; rows that `read_samples` refuses are dropped and counted, and so
-    are rows whose gold answer cannot be judged against (the released verifier pays 1.0 there for any answer).
-
-    A row's image is looked for under `images` by the path in its message. Raises UserError where nothing is left.
-    """
-    kept: list[str] = []
-    dropped: Counter[str] = Counter()
-    candidate = out.with_name(out.name + ".row")
+    raw = _fetch(source, source["file"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    for number, line in enumerate(raw.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        candidate.write_text(_relocate(line, number, images, out.parent) + "\n", encoding="utf-8")
-        try:
-            read_samples(candidate)
-        except UserError as e:
-            dropped[str(e).partition(": ")[2].split(" ")[0] or "empty"] += 1
-            continue
-        kept.append(candidate.read_text(encoding="utf-8"))
-    candidate.unlink(missing_ok=True)
-    with VerifierPool() as verifier:
-        usable = verifier.parses([json.loads(row)["answer"] for row in kept])
-    dropped["gold_unparsable"] += usable.count(False)
-    kept = [row for row, good in zip(kept, usable, strict=True) if good]
-    if not kept:
-        raise UserError(f"{raw}: no usable row; dropped by first word of the reason: {dict(+dropped)}")
-    card = {"file": raw.name, "rows": len(kept), "dropped": dict(+dropped)}
-    out.with_suffix(".card.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
+    images = _images(source, raw, out)
+    system = read_system_prompt(Path(source["system_prompt_file"])) if source.get("system_prompt_file") else None
+    sieve = Sieve(images, out.parent, source.get("repo") is None, system, check)
+    partial, rows = out.with_name(out.name + ".partial"), 0
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        for row in _with_gold(_taken(raw, sieve), sieve) if gold else _taken(raw, sieve):
+            file.write(json.dumps(row, ensure_ascii=True) + "\n")
+            sieve.systems.update(_text(m) for m in row["messages"] if m["role"] == "system")
+            rows += 1
+    if not rows:
+        partial.unlink()
+        raise UserError(f"{raw}: no usable row; dropped: {dict(sieve.dropped)}; first of each: {sieve.examples}")
+    write_json(out.with_suffix(".card.json"), _card(source, raw, rows, sieve))
     os.replace(partial, out)
 
 
-def _relocate(line: str, number: int, images: Path, folder: Path) -> str:
-    """The row with an id and with each image path made relative to `folder`; a bad row is returned as it is."""
-    try:
-        row = json.loads(line)
-        messages = (
-            json.loads(row["message"]) if isinstance(row.get("message"), str) else row.get("messages", row["message"])
-        )
-        for message in messages:
-            for item in message["content"] if isinstance(message["content"], list) else []:
-                if item.get("type") == "image":
-                    inside = Path(str(item["image"]).removeprefix("file://").lstrip("/"))
-                    item["image"] = os.path.relpath(images / inside, folder)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return line
-    return json.dumps(
-        {"id": str(row.get("id", number)), "messages": messages, "answer": row.get("answer", ""), "source": "hub"}
-    )
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(line number, bytes) of the lines that are not blank, streamed by `datasets`.
+
+    Latin-1 maps every byte to one character and back, so that a row that is not UTF-8 is one bad row, not the end.
+    """
+    from datasets import load_dataset
+
+    rows = load_dataset("text", data_files=str(path), split="train", streaming=True, encoding="latin-1")
+    for number, row in enumerate(rows, start=1):
+        if line := row["text"].encode("latin-1").strip():
+            yield number, line
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive below `folder`. Raises UserError where a member would leave it, or is not a plain file."""
-    if folder.exists():
-        return
-    partial = folder.with_name(folder.name + ".partial")
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(partial, filter="data")
-    except (tarfile.FilterError, tarfile.ReadError) as e:
-        raise UserError(f"{archive}: not unpacked, {e}") from None
-    partial.rename(folder)
+def _taken(raw: Path, sieve: Sieve) -> Iterator[dict[str, Any]]:
+    for number, line in lines_of(raw):
+        if row := sieve.take(number, line):
+            yield row
 
 
-def _download(source: dict[str, Any], file: str) -> Path:
+def _with_gold(rows: Iterable[dict[str, Any]], sieve: Sieve) -> Iterator[dict[str, Any]]:
+    """Rows whose answer can be judged against; the released verifier pays 1.0 for any answer to the others."""
+    rows = iter(rows)
+    with VerifierPool() as verifier:
+        while batch := list(itertools.islice(rows, BATCH)):
+            usable = verifier.parses([str(row["answer"]) for row in batch])
+            for row, good in zip(batch, usable, strict=True):
+                if good:
+                    yield row
+                else:
+                    sieve.drop("gold_unparsable", f"row {row['id']}: answer {row['answer']!r:.200}")
+
+
+def _card(source: dict[str, Any], raw: Path, rows: int, sieve: Sieve) -> dict[str, Any]:
+    """What became of the data set."""
+    of = {k: source.get(k) for k in ("repo", "revision", "file", "images") if source.get(k)}
+    systems = [
+        {"sha256": hashlib.sha256(text.encode()).hexdigest()[:16], "characters": len(text), "rows": n}
+        for text, n in sieve.systems.most_common(5)
+    ]
+    card = {"source": of, "sha256": sha256_file(raw), "read": rows + sieve.dropped.total(), "rows": rows}
+    card |= {"dropped": dict(sieve.dropped), "dropped_examples": sieve.examples, "system_prompts": systems}
+    if sieve.check and sieve.tokens:
+        spread = {"min": min(sieve.tokens), "mean": round(fmean(sieve.tokens), 1), "max": max(sieve.tokens)}
+        card["prompt_tokens"] = spread | {"limit": sieve.check.max_prompt_length}
+    return card
+
+
+def _asked(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """A plain row as a chat: images first, then the question."""
+    question, images = row.get("question"), row.get("images", row.get("image")) or []
+    if not isinstance(question, str) or not question.strip():
+        raise BadRow("bad_message", f"{where}: neither `message` nor `question`")
+    named = images if isinstance(images, list) else [images]
+    parts = [{"type": "image", "image": str(image)} for image in named]
+    return {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]}
+
+
+def _text(message: dict[str, Any]) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content)
+
+
+def _require_marks(sample: Sample, where: str) -> None:
+    """A text that says where its images stand must say so for all of them."""
+    marks = sum(_text(m).count(PLACEHOLDER) for m in sample.messages)
+    if marks and marks != len(sample.images):
+        raise BadRow("image_marks", f"{where}: {len(sample.images)} images but {marks} marks {PLACEHOLDER} in the text")
+
+
+def _images(source: dict[str, Any], raw: Path, out: Path) -> Path:
+    """The folder of images: unpacked from the archive, given, or that of a local data file."""
+    if not source.get("images"):
+        return raw.parent if source.get("repo") is None else out.parent / f"images_{out.stem}"
+    path = _fetch(source, source["images"])
+    if path.is_dir():
+        return path
+    folder = out.parent / f"images_{out.stem}"
+    unpack(path, folder)
+    return folder
+
+
+def _fetch(source: dict[str, Any], file: str) -> Path:
+    """A local path, or the path of a file in the Hub's cache, fetched if need be."""
+    if source.get("repo") is None:
+        if not Path(file).exists():
+            raise UserError(f"{file}: no such data file; give the path from the folder of the Snakefile, or whole")
+        return Path(file).absolute()
     try:
         return Path(hf_hub_download(source["repo"], file, repo_type="dataset", revision=source["revision"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as e:

@@ -10,19 +10,21 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from evals.registry import load_registry
 from lmmr1 import NUMERICS
-from lmmr1.config import Settings, TrainConfig, parse_settings
+from lmmr1.config import Settings, TrackerName, TrainConfig, parse_settings
 from lmmr1.types import UserError
 from reproduce.profiles import JobKind, JobResources, Machine, merge, nearest, read_profile
 from reproduce.recipes import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
+PLAYERS = ("idle", "chance", "expert")
+HARNESSES = ("lm_eval", "vlmevalkit", "agents")
 TEXT_MIX = {"chain": 0.5, "table": 0.5}
 PERCEPTION_MIX = {"count": 0.5, "most": 0.5}
 IMAGE_REASONING_MIX = {"scene": 0.45, "legend": 0.275, "drawn": 0.275}
@@ -49,6 +51,8 @@ class HubData(Settings):
     images: str | None = None
     """An archive of images, or (local) a folder; None: image paths are relative to the file, or there are none."""
     revision: str = "main"
+    system_prompt_file: str | None = None
+    """Text for rows that bring no system message of their own; the authors' rows do."""
 
 
 class StageData(Settings):
@@ -74,6 +78,7 @@ class MicroSettings(Settings):
     """Axes of the micro world."""
 
     items: int = Field(500, gt=0)
+    levels: int = Field(100, gt=0)
     prompts: int = Field(2000, gt=0)
     perception_share: float = Field(0.45, ge=0, le=1)
     pretrain: dict[str, Any] = {}
@@ -88,6 +93,13 @@ class EvalSettings(Settings):
     """What answers: our decode loop, or vLLM (docs/vllm.md)."""
     jobs: Literal["arm", "benchmark"] = "arm"
     """One job per arm and harness (models that load slower than they answer), or per run and benchmark (a cluster)."""
+    prompts: tuple[Literal["none", "direct", "cot", "r1"], ...] = ()
+    """Prompt styles under which every arm is evaluated besides, for the table of arms and styles."""
+
+
+def _listed(names: Any) -> Any:
+    """`a,b` on a command line is a list."""
+    return [n for n in names.split(",") if n != "none"] if isinstance(names, str) else names
 
 
 class Profile(Settings):
@@ -122,6 +134,8 @@ class Profile(Settings):
     resources: JobResources = JobResources()
     force: bool = False
     """Start although the machine lacks something that the profile needs."""
+    report_to: Annotated[tuple[TrackerName, ...], BeforeValidator(_listed)] = ()
+    """Trackers that get the training metrics too; no part of any run's key (lmmr1/tracking.py)."""
 
 
 class Plan:
@@ -224,6 +238,15 @@ class Plan:
         """One path per run of `arms`, with `parts` below the run's folder."""
         return [self.results(a, str(s), *parts) for a in arms for s in self.seeds_of(a)]
 
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Scripted players that the agent benchmarks are played by too; none without such benchmarks."""
+        return PLAYERS if self.of_harness("agents") else ()
+
+    def player_records(self, player: str) -> list[str]:
+        """The record files of a scripted player, or of a wildcard."""
+        return [self.results(player, "0", "eval", b, "record.json") for b in self.of_harness("agents")]
+
     def records(self, arms: Iterable[str]) -> list[str]:
         """The record files of all runs of `arms`."""
         return [r for a in arms for b in self.benchmarks for r in self.runs([a], "eval", b, "record.json")]
@@ -275,11 +298,31 @@ class Plan:
         """The same for one run and one benchmark."""
         return self._eval_arguments([self.results(arm, seed)], [benchmark])
 
-    def _eval_arguments(self, folders: list[str], benchmarks: list[str]) -> str:
+    def style_records(self, arm: str, style: str) -> list[str]:
+        """The record files of all runs of an arm under a prompt style."""
+        folders = [self.results("prompts", style, arm, str(s)) for s in self.seeds_of(arm)]
+        return [f"{folder}/eval/{b}/record.json" for folder in folders for b in self.benchmarks]
+
+    def style_scores(self) -> list[str]:
+        """The scores of every arm under every prompt style that the profile asks for."""
+        return [self.results("prompts", s, a, "scores.csv") for s in self.profile.eval.prompts for a in self.arms]
+
+    def style_arguments(self, harness: str, arm: str, style: str) -> str:
+        """As `eval_arguments`, under a prompt style and into its own folder."""
+        folders = self.runs([arm])
+        out = [self.results("prompts", style, arm, str(s), "eval") for s in self.seeds_of(arm)]
+        return f"{self._eval_arguments(folders, self.of_harness(harness), out)} --prompt {style}"
+
+    @property
+    def probed(self) -> list[str]:
+        """Benchmarks that are compared with the training prompts: those whose files are made here."""
+        return [b for h in ("lm_eval", "vlmevalkit") for b in self.micro_benchmarks(h)] if self.used_stages else []
+
+    def _eval_arguments(self, folders: list[str], benchmarks: list[str], out: list[str] | None = None) -> str:
         settings = self.profile.eval
         values = {
             "manifest": [f"{folder}/manifest.json" for folder in folders],
-            "out": [f"{folder}/eval" for folder in folders],
+            "out": out or [f"{folder}/eval" for folder in folders],
             "benchmarks": benchmarks,
             "benchmark-dir": [self.results("benchmarks")],
             "batch-size": [str(settings.batch_size)],
@@ -288,6 +331,15 @@ class Plan:
         }
         return " ".join(f"--{k} {' '.join(v)}" for k, v in values.items() if v)
 
+    def play_arguments(self, player: str) -> str:
+        """Arguments of `python -m evals.agents.baselines` for one player: what the arms play, as they play it."""
+        settings = self.profile.eval
+        limit = f" --limit {settings.limit}" if settings.limit else ""
+        return (
+            f"--benchmarks {' '.join(self.of_harness('agents'))} --benchmark-dir {self.results('benchmarks')} "
+            f"--batch-size {settings.batch_size}{limit} --out {self.results(player, '0', 'eval')}"
+        )
+
     def timings(self) -> list[str]:
         """What Snakemake measured of the jobs that cost time: checkpoints, trainings, evaluations."""
         jobs = [f"{c}/checkpoint" for c in dict.fromkeys(str(self.arms[a].checkpoint) for a in self.adopted)]
@@ -295,14 +347,14 @@ class Plan:
         if self.profile.eval.jobs == "benchmark":
             jobs += [f"{a}/{s}/{b}/evaluate" for a in self.arms for s in self.seeds_of(a) for b in self.benchmarks]
         else:
-            jobs += [f"{a}/eval_{h}" for a in self.arms for h in ("lm_eval", "vlmevalkit") if self.of_harness(h)]
+            jobs += [f"{a}/eval_{h}" for a in self.arms for h in HARNESSES if self.of_harness(h)]
         return [self.results("timings", f"{job}.tsv") for job in jobs]
 
     def prompts_spec(self, stage: str) -> str:
         """What `reproduce.prepare prompts` needs, as JSON: the micro mix, or the data set on the Hub."""
         data, micro = self.stages[stage].data, self.profile.micro
         if own := self.profile.data.get(stage) or (data.paper if self.profile.world == "paper" else None):
-            return json.dumps({"hub": own.model_dump()}, sort_keys=True)
+            return json.dumps({"hub": own.model_dump(), **self._prompt_limits(stage)}, sort_keys=True)
         if data.levels:
             return json.dumps({data.levels: self.profile.world, "n": micro.prompts}, sort_keys=True)
         reasoning = 1 - micro.perception_share
@@ -317,6 +369,18 @@ class Plan:
             if share * weight
         }
         return json.dumps({"mix": mix, "n": micro.prompts}, sort_keys=True)
+
+    def _prompt_limits(self, stage: str) -> dict[str, Any]:
+        """What a data set's rows must keep within: the tightest limits of the arms that train on it."""
+        configs = [self.train_config(arm, self.seeds[0]) for arm in self.trained if self.arms[arm].stage == stage]
+        pixels = {k: min((c[k] for c in configs if c[k]), default=None) for k in ("min_pixels", "max_pixels")}
+        longest = min(c["sampling"]["max_prompt_length"] for c in configs)
+        gold = all(c["reward"]["kind"] != "sokoban" for c in configs)
+        return {"limits": {"max_prompt_length": longest, **pixels}, "gold": gold}
+
+    def prompts_checkpoint(self, stage: str) -> list[str]:
+        """The manifest whose processor measures a data set's prompts; none where the prompts are generated."""
+        return [self.results("checkpoints", "base.json")] if "hub" in json.loads(self.prompts_spec(stage)) else []
 
     def base_spec(self, checkpoint: str) -> str:
         """What `reproduce.prepare checkpoint` needs, as JSON: pretraining settings, or a model to adopt."""

@@ -2,6 +2,7 @@
 
 python -m reproduce.prepare prompts --spec '{"mix": {"chain": 1.0}, "n": 100}' --seed 0 --out results/x/data/fre.jsonl
 python -m reproduce.prepare benchmark --name micro_chain --items 500 --out results/x/benchmarks/micro_chain.jsonl
+python -m reproduce.prepare benchmark --name micro_sokoban --items 100 --out results/x/benchmarks/micro_sokoban.txt
 python -m reproduce.prepare checkpoint --spec '{"adopt": "Qwen/Qwen2.5-VL-3B-Instruct"}' --out results/x/base.json
 """
 
@@ -14,21 +15,42 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evals.agents.sokoban_levels import PAPER_MIX
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
 from reproduce import hub, sokoban_data
 from reproduce.micro import build
 
 
-def prompts(spec: dict[str, Any], seed: int, out: Path) -> None:
-    """Training prompts of one stage, checked, with a card of what was kept and dropped."""
+def prompts(spec: dict[str, Any], seed: int, out: Path, checkpoint: Path | None = None) -> None:
+    """Training prompts of one stage, checked, with a card of what was kept and dropped.
+
+    `checkpoint` is the manifest of the model whose processor says how long a prompt of a data set is.
+    """
     if "hub" in spec:
-        hub.write_prompts(spec["hub"], out)
+        hub.write_prompts(spec["hub"], out, _check(spec, checkpoint), spec.get("gold", True))
     elif "sokoban" in spec:
-        sokoban_data.write_prompts(sokoban_data.SokobanData(mix=PAPER_MIX), seed, out)
+        sokoban_data.write_stage(spec["sokoban"], spec["n"], seed, out)
     else:
         build.write_prompts(spec["mix"], spec["n"], seed, out)
+
+
+def _check(spec: dict[str, Any], checkpoint: Path | None) -> hub.PromptCheck | None:
+    if checkpoint is None:
+        return None
+    from lmmr1.policy import load_processor
+    from lmmr1.store import read_manifest
+
+    limits = spec["limits"]
+    processor = load_processor(read_manifest(checkpoint).weights, None, limits["min_pixels"], limits["max_pixels"])
+    return hub.PromptCheck(processor, limits["max_prompt_length"])
+
+
+def benchmark(name: str, items: int, out: Path) -> None:
+    """The file of a micro benchmark: problems, or levels to play."""
+    if name == "micro_sokoban":
+        sokoban_data.write_levels(sokoban_data.micro_levels(items), sokoban_data.MICRO_SEED, out)
+    else:
+        build.write_benchmark(name, items, 0, out)
 
 
 def checkpoint(spec: dict[str, Any], checkpoints: Path, out: Path) -> None:
@@ -60,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Prepare prompts, benchmark files and the base checkpoint.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, keys in {
-        "prompts": ("spec", "seed"),
+        "prompts": ("spec", "seed", "checkpoint"),
         "benchmark": ("name", "items"),
         "checkpoint": ("spec", "checkpoints"),
     }.items():
@@ -70,9 +92,10 @@ def main(argv: list[str] | None = None) -> None:
         sub.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     if args.command == "prompts":
-        prompts(json.loads(args.spec), int(args.seed or 0), args.out)
+        model = Path(args.checkpoint) if args.checkpoint else None
+        prompts(json.loads(args.spec), int(args.seed or 0), args.out, model)
     elif args.command == "benchmark":
-        build.write_benchmark(args.name, int(args.items or 500), 0, args.out)
+        benchmark(args.name, int(args.items or 500), args.out)
     else:
         checkpoint(json.loads(args.spec), Path(args.checkpoints or "checkpoints"), args.out)
 

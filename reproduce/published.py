@@ -44,6 +44,8 @@ class Protocol(Settings):
     min_pixels: int | None = None
     max_pixels: int | None = None
     judge: str | None = None
+    levels: str | None = None
+    """Level set of an agent benchmark, as records name it."""
 
 
 class Column(Settings):

@@ -1,7 +1,7 @@
 """Sokoban levels as files: a test set in boxoban's text format, and training prompts with pictures as JSONL.
 
 Both are functions of their arguments. Training leaves out every level of the given test files and its 7 mirror images
-and rotations, and the card says how many levels the files then share: measured, not assumed.
+and rotations, and the card says how many levels they then share: measured, not assumed.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
-from evals.agents.sokoban_levels import SPECS, LevelSpec, Task, canonical, generate, levels_text, shared_levels
+from evals.agents.level_sets import OWN_SOKOBAN
+from evals.agents.sokoban_levels import PAPER_MIX, SPECS, LevelSpec, Task, canonical, generate, levels_text
 from evals.agents.sokoban_prompt import PromptForm, messages
 from evals.agents.sokoban_view import PAPER_SIDE, render, write_picture
 from lmmr1.config import Settings
-from lmmr1.sokoban import read_levels
+from lmmr1.sokoban import Level, read_levels
 from lmmr1.types import UserError
+from reproduce.micro.sokoban import SPEC, draw_rooms, split
+from reproduce.micro.world import CELL
+
+Side = Literal["all", "train", "test"]
 
 
 class SokobanData(Settings):
@@ -35,6 +40,37 @@ class SokobanData(Settings):
     """What the prompt asks for."""
     image_side: int = Field(PAPER_SIDE, gt=0)
     """Pixels of the picture's longer side."""
+    side: Side = "all"
+    """Of the micro world's split, which a hash of the canonical form decides."""
+
+
+MICRO = SokobanData(
+    mix={SPEC.name: 100}, specs=(SPEC,), form="brief", image_side=CELL * max(SPEC.height, SPEC.width), side="test"
+)
+"""The micro world's rooms: 28 pixels a cell, the tiny model's visual token. The test set is drawn with seed 0."""
+
+PAPER = SokobanData(mix=PAPER_MIX)
+"""The paper's training levels."""
+
+MICRO_SEED = 0
+"""Of the micro benchmark's rooms."""
+
+MEASURED = 100
+"""Rooms of the micro benchmark that micro prompts are compared with; their whole side is compared too."""
+
+
+def micro_levels(count: int, side: Side = "test") -> SokobanData:
+    """The micro world's rooms, `count` of them."""
+    return MICRO.model_copy(update={"mix": dict.fromkeys(MICRO.mix, count), "side": side})
+
+
+def write_stage(world: Literal["micro", "paper"], count: int, seed: int, out: Path) -> None:
+    """Training prompts of the stage `sokoban`: `count` rooms of the micro world, or the paper's levels, none of them in
+    the levels that we test on."""
+    if world == "micro":
+        write_prompts(micro_levels(count, "train"), seed, out)
+    else:
+        write_prompts(PAPER, seed, out, [OWN_SOKOBAN])
 
 
 def draw_tasks(data: SokobanData, seed: int, exclude: Sequence[Path] = ()) -> list[Task]:
@@ -51,7 +87,7 @@ def draw_tasks(data: SokobanData, seed: int, exclude: Sequence[Path] = ()) -> li
     seen = {canonical(level) for path in exclude for level in read_levels(path).values()}
     tasks: list[Task] = []
     for name, count in data.mix.items():
-        drawn = generate(known[name], count, seed, seen)
+        drawn = generate(known[name], count, seed, seen, lambda form: data.side in ("all", split(form)))
         seen |= {canonical(task.level) for task in drawn}
         tasks += drawn
     return tasks
@@ -78,7 +114,7 @@ def write_prompts(data: SokobanData, seed: int, out: Path, exclude: Sequence[Pat
     """
     tasks = draw_tasks(data, seed, exclude)
     test = [level for path in exclude for level in read_levels(path).values()]
-    shared = shared_levels((task.level for task in tasks), test)
+    shared = overlap(data, tasks, test)
     if shared:
         raise RuntimeError(f"{shared} training levels are test levels up to symmetry")
     folder = out.parent / f"images_{out.stem}"
@@ -91,9 +127,18 @@ def write_prompts(data: SokobanData, seed: int, out: Path, exclude: Sequence[Pat
         rows.append(
             {"id": task.id, "messages": chat, "answer": task.level.text(), "source": f"sokoban/{task.category}"}
         )
-    card = _card(data, seed, tasks) | {"excluded_levels": len(test), "levels_shared_with_excluded": shared}
+    card = _card(data, seed, tasks) | {"excluded_levels": len(test), "overlap_with_benchmarks": shared}
     _replace_json(out.with_suffix(".card.json"), card)
     _replace_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def overlap(data: SokobanData, tasks: Sequence[Task], test: Sequence[Level]) -> int:
+    """How many levels are test levels up to symmetry: of the given ones, and in the micro world of its whole test side
+    and of the rooms that the benchmark draws."""
+    forms = [canonical(task.level) for task in tasks]
+    rooms = draw_rooms("test", MEASURED, MICRO_SEED) if data.side == "train" else ()
+    tested = {canonical(level) for level in (*test, *(room.level for room in rooms))}
+    return sum(form in tested or (data.side == "train" and split(form) == "test") for form in forms)
 
 
 def _card(data: SokobanData, seed: int, tasks: Sequence[Task]) -> dict[str, Any]:

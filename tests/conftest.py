@@ -10,7 +10,10 @@ import random
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+
+from tests.checkouts import copy_checkout, snakemake
 
 # never a limit in seconds; in CI the same examples every time, so that a red run can be repeated
 settings.register_profile("lmmr1", deadline=None, derandomize=os.environ.get("CI") == "true")
@@ -53,3 +56,31 @@ def make_samples(tmp_path_factory):
         return tuple(out)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory) -> Path:
+    """The files that a clone of the working tree would have."""
+    folder = tmp_path_factory.mktemp("checkout")
+    copy_checkout(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory) -> Path:
+    """A checkout after a real run of the smoke profile: one for all test processes, so copy it before you change it."""
+    shared = (
+        tmp_path_factory.getbasetemp().parent
+        if os.environ.get("PYTEST_XDIST_WORKER")
+        else tmp_path_factory.getbasetemp()
+    )
+    folder = shared / "smoke"
+    with FileLock(shared / "smoke.lock"):
+        if not (folder / "done").exists():
+            folder.mkdir(exist_ok=True)
+            copy_checkout(folder)
+            done = snakemake(folder, "--config", "profile=smoke")
+            logs = "\n".join(f"== {p.name}\n{p.read_text()[-1500:]}" for p in folder.glob("results/smoke/logs/*.log"))
+            assert done.returncode == 0, done.stderr[-3000:] + logs
+            (folder / "done").touch()
+    return folder

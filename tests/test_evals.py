@@ -479,7 +479,7 @@ def test_batch_size_and_row_order_do_not_change_answers(tmp_path, tiny_model, na
     for i, row in enumerate(rows):
         row["question"] = f"find {i}+{i * i}" + " give" * (i % 4) + "=?"
     model, by_id = load_model(str(tiny_model)), []
-    assert (model.backend, model.dtype, model.max_pixels) == ("HFEngine/cpu", "float32", 64 * 28 * 28)
+    assert (model.backend, model.dtype, model.max_pixels) == ("PackedEngine/cpu", "float32", 64 * 28 * 28)
     for case, (order, batch_size) in enumerate([(1, 1), (1, 4), (-1, 9)]):
         folder = tmp_path / str(case)
         folder.mkdir()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("peft", reason="LoRA is optional: pip install 'lmmr1[lora]'")
+pytest.importorskip("peft", reason="LoRA is optional: pip install 'lmmr1[peft]'")
 
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText

@@ -22,6 +22,8 @@ from reproduce.micro.model import SPECIAL, TAGS, WORDS, FastTokenizer, ModelConf
 
 IMAGE_TASKS = ("drawn", "legend", "scene", "count", "most")
 SMALL = ModelConfig(hidden=64, layers=2, vision_hidden=32, seed=3)
+ROOMS = {"sokoban_rooms": 30, "benchmark_rooms": 10}
+SHORT = {"steps": 2, "tokens": 200, "variants": 2, "drawings": 1, "benchmark_n": 20, "model": SMALL, **ROOMS}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def processor():
 def folder(tmp_path_factory):
     """A folder that one step of pretraining made."""
     out = tmp_path_factory.mktemp("micro") / "base"
-    cfg = pretrain.PretrainConfig(steps=2, tokens=200, variants=2, drawings=1, benchmark_n=20, model=SMALL)
+    cfg = pretrain.PretrainConfig(**SHORT)
     pretrain.pretrain(cfg, out, processes=1, log=lambda line: None)
     return out
 
@@ -358,25 +360,25 @@ def test_pretraining_is_reproducible_and_records_its_keys(folder, tmp_path):
     assert (card["keys_in_test_split"], card["overlap_with_benchmarks"]) == (0, 0)
     assert card["distinct_keys"] > 20
     assert [row["step"] for row in card["loss"]] == [2]
-    cfg = pretrain.PretrainConfig(steps=2, tokens=200, variants=2, drawings=1, benchmark_n=20, model=SMALL)
+    cfg = pretrain.PretrainConfig(**SHORT)
     pretrain.pretrain(cfg, tmp_path / "again", processes=1, log=lambda line: None)
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert [p.name for p in tmp_path.iterdir()] == ["again"]
 
 
 def test_stream_uses_training_problems_only(processor):
-    cfg = pretrain.PretrainConfig(tokens=20_000)
+    cfg = pretrain.PretrainConfig(tokens=20_000, **ROOMS)
     stream = pretrain.Stream(cfg, 0, FastTokenizer(processor.tokenizer), 0)
     for phase in range(3):
         stream.groups(phase)
     tasks = {name.split("|")[0] for name in stream.keys}
-    assert tasks == {"fact", "read", *world.TASKS}
+    assert tasks == {"fact", "read", "sokoban", *world.TASKS}
     assert {world.split(name) for name in stream.keys} == {"train"}
 
 
 def test_drills_train_on_results_and_looked_up_values_only(processor):
     fast = FastTokenizer(processor.tokenizer)
-    stream = pretrain.Stream(pretrain.PretrainConfig(), 0, fast, 0)
+    stream = pretrain.Stream(pretrain.PretrainConfig(**ROOMS), 0, fast, 0)
     for group in [stream.drill() for _ in range(5)] + [stream.pair_drill() for _ in range(30)]:
         text = processor.tokenizer.decode(group.ids)
         for ids, places, kind in group.branches:
@@ -397,7 +399,7 @@ def test_far_shapes_are_for_counting_and_comparing():
 
 def test_opening_word_and_image_factor_set_the_share_of_worked_answers(processor):
     def worked(task, phrase, factor):
-        cfg = pretrain.PretrainConfig(image_worked_factor=factor, p_untagged=0.0)
+        cfg = pretrain.PretrainConfig(image_worked_factor=factor, p_untagged=0.0, **ROOMS)
         stream = pretrain.Stream(cfg, 0, FastTokenizer(processor.tokenizer), 0)
         item = replace(world.draw_mix({task: 1.0}, 1, 0)[0], phrase=phrase)
         return np.mean([stream.style(item, 2) == "worked" for _ in range(600)])

@@ -119,6 +119,26 @@ def test_engine_agrees_with_the_naive_one_over_10000_random_action_lists(drawn):
     assert sum(end.steps == MAX_STEPS for end in ends) > 100
 
 
+HAND_SOLVED = [
+    ("######\n#@   #\n# $$ #\n# .. #\n######", "right down up right down", 11.5),
+    ("#######\n#  .  #\n#  $  #\n#  @  #\n#  $  #\n#  .  #\n#######", "up down down", 11.7),
+    ("######\n#@ $.#\n#    #\n######", "right right", 10.8),
+    ("#######\n#     #\n#.@$  #\n#     #\n#######", "up right right down left left", 10.4),  # around the box first
+]
+
+
+@pytest.mark.parametrize(("text", "moves", "reward"), HAND_SOLVED)
+def test_levels_solved_by_hand_replay_to_their_rewards_and_score_100(text, moves, reward):
+    level, actions = Level.parse(text), [Action(move) for move in moves.split()]
+    end, best = replay_in_both(level, actions)
+    assert end.solved and end.steps == len(actions)
+    assert best == pytest.approx(reward, abs=1e-9) == end.best_reward
+    assert len(solve(level).actions) == len(actions)
+    for form in ("tags", "sections", "brief"):
+        played = play_answer(level, form, answer_text(form, actions))
+        assert score(played.end.best_reward, upper_reward(level, solve(level))) == 100
+
+
 @pytest.mark.skipif(not BOXOBAN.is_file(), reason="no LMMR1_DATA/boxoban")
 def test_fifty_boxoban_levels_replay_to_the_right_reward():
     solved = 0

@@ -14,18 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from reproduce.plan import ROOT, Plan, alternatives
+from reproduce.plan import Plan, alternatives
+from tests.checkouts import snakemake
 
 pytestmark = pytest.mark.slow
-HEAVY = {"checkpoint", "train", "eval_lm_eval", "eval_lm_eval_adopted", "eval_vlmevalkit", "eval_vlmevalkit_adopted"}
-EXPECTED_TRAININGS = {"smoke": 4, "micro": 20}
-
-
-def snakemake(folder, *args):
-    """Run Snakemake in `folder`; its own copy of the packages comes first on the path."""
-    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *args]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+HEAVY = {"checkpoint", "train", "eval_lm_eval", "eval_lm_eval_adopted", "eval_vlmevalkit", "eval_vlmevalkit_adopted",
+         "eval_agents", "eval_agents_adopted", "play_scripted"}  # fmt: skip
+EXPECTED_TRAININGS = {"smoke": 6, "micro": 30}
 
 
 def planned(folder, *args):
@@ -38,26 +33,9 @@ def planned(folder, *args):
 
 
 @pytest.fixture(scope="session")
-def checkout(tmp_path_factory):
-    """The files that a clone of the working tree would have."""
-    folder = tmp_path_factory.mktemp("checkout")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("tests/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def finished(checkout):
-    """The checkout after a real run of the smoke profile."""
-    done = snakemake(checkout, "--config", "profile=smoke")
-    logs = "\n".join(f"== {p.name}\n{p.read_text()[-1500:]}" for p in checkout.glob("results/smoke/logs/*.log"))
-    assert done.returncode == 0, done.stderr[-3000:] + logs
-    return checkout
+def finished(smoke_run, tmp_path_factory):
+    """A copy of the finished smoke run that this module may change."""
+    return shutil.copytree(smoke_run, tmp_path_factory.mktemp("finished") / "checkout", symlinks=True)
 
 
 @pytest.mark.parametrize("profile", EXPECTED_TRAININGS)
@@ -79,13 +57,25 @@ def test_targets_cover_everything_that_costs_time(checkout):
             assert edges and set(edges) <= set(target), job.group(1)
 
 
-def test_table_has_five_arms_and_all_benchmarks(finished):
+def test_table_has_all_arms_and_benchmarks(finished):
     with (finished / "results/smoke/report/table1.csv").open() as f:
         rows = list(csv.DictReader(f))
     plan = Plan.load({"profile": "smoke"})
-    assert {r["arm"] for r in rows} == set(plan.arms) == {"baseline", "fre", "mgt_only", "two_stage", "random_reward"}
-    assert {r["column"] for r in rows} >= set(plan.benchmarks)
-    assert len(rows) == 5 * (7 + 2)
+    assert {r["arm"] for r in rows} == set(plan.arms) >= {"baseline", "fre", "mgt_only", "two_stage", "random_reward"}
+    assert {r["column"] for r in rows} >= set(plan.benchmarks) - set(plan.of_harness("agents"))
+    assert len(rows) == len(plan.arms) * (7 + 2)
+
+
+def test_table_3_has_all_arms_and_players_on_both_games(finished):
+    with (finished / "results/smoke/report/paper_table3.csv").open() as f:
+        rows = [r for r in csv.DictReader(f) if r["kind"] == "score" and r["measured"]]
+    plan = Plan.load({"profile": "smoke"})
+    wanted = {(arm, game) for arm in (*plan.arms, *plan.players) for game in plan.of_harness("agents")}
+    assert {(r["arm"], r["column"]) for r in rows} == wanted and len(wanted) == 20
+    of = {(r["arm"], r["column"]): float(r["measured"]) for r in rows}
+    assert of["expert", "micro_sokoban"] == 100 > of["idle", "micro_sokoban"]
+    page = (finished / "results/smoke/report/index.html").read_text()
+    assert "Played levels" in page and page.count("data:image/webp;base64,") >= len(wanted)
 
 
 def test_every_number_is_traceable_to_a_record(finished):
@@ -109,6 +99,13 @@ def test_two_stage_continues_the_fre_run_of_its_seed(finished):
     assert read("mgt_only")["parent"] == read("fre")["parent"] == read("baseline")["key"]
     assert read("two_stage")["config"] == read("mgt_only")["config"]
     assert read("two_stage")["data_sha256"] == read("mgt_only")["data_sha256"] != read("fre")["data_sha256"]
+
+
+def test_sokoban_arms_share_their_stage_and_differ_in_their_start(finished):
+    read = lambda arm: json.loads((finished / f"results/smoke/{arm}/0/manifest.json").read_text())
+    assert read("mgt_sokoban")["parent"] == read("fre")["key"] != read("direct_rl_sokoban")["parent"]
+    assert read("mgt_sokoban")["config"] == read("direct_rl_sokoban")["config"]
+    assert read("mgt_sokoban")["data_sha256"] == read("direct_rl_sokoban")["data_sha256"] != read("fre")["data_sha256"]
 
 
 def test_no_stage_trains_on_a_benchmark_item(finished):
@@ -168,6 +165,35 @@ def test_snakemake_report_works(finished):
     done = snakemake(finished, "--config", "profile=smoke", "--report", "report.zip")
     assert done.returncode == 0, done.stderr
     assert (finished / "report.zip").stat().st_size > 10_000
+
+
+def test_arms_of_both_trainers_land_in_one_table(finished):
+    """The base and our own arms are found in the store; TRL's arms train the same data for real."""
+    pytest.importorskip("trl")
+    arms = ["baseline", "fre", "fre_trl", "mgt_only", "mgt_only_trl"]
+    chosen = (f"arms=[{','.join(arms)}]", "benchmarks=[micro_chain,micro_count]")
+    done = snakemake(finished, "--config", "profile=smoke", "name=both", *chosen)
+    logs = "\n".join(f"== {p.name}\n{p.read_text()[-1500:]}" for p in finished.glob("results/both/logs/train*.log"))
+    assert done.returncode == 0, done.stderr[-3000:] + logs
+    with (finished / "results/both/report/table1.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    assert list(dict.fromkeys(r["arm"] for r in rows)) == arms and len(rows) == 5 * (2 + 2)
+    data = lambda stage: [
+        json.loads(x) for x in (finished / f"results/both/data/{stage}.jsonl").read_text().splitlines()
+    ]
+    for ours, theirs, stage, twin in (
+        ("fre", "fre_trl", "fre", "fre_trl"),
+        ("mgt_only", "mgt_only_trl", "mgt", "mgt_trl"),
+    ):
+        steps = [
+            [json.loads(x) for x in (finished / f"results/both/{arm}/0/steps.jsonl").read_text().splitlines()]
+            for arm in (ours, theirs)
+        ]
+        assert [s["step"] for s in steps[0]] == [s["step"] for s in steps[1]] == [1, 2, 3]
+        assert [s["learning_rate"] for s in steps[0]] == pytest.approx([s["learning_rate"] for s in steps[1]])
+        assert [(r["id"], r["answer"]) for r in data(stage)] == [(r["id"], r["answer"]) for r in data(twin)]
+        card = json.loads((finished / f"results/both/{theirs}/0/manifest.json").read_text())
+        assert card["config"]["trainer"] == "trl" and card["versions"]["trl"]
 
 
 @pytest.mark.parametrize("file", ["reports/plots.py", "reports/tables.py"])

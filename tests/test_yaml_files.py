@@ -66,6 +66,13 @@ def accelerate(path):
     return load_config_from_file(str(path))
 
 
+def site(path):
+    """MkDocs's own loader, with its plugins."""
+    from mkdocs.config import load_config
+
+    return load_config(str(path))
+
+
 KINDS = {
     "config/config.yaml": plan_of,
     "config/profiles/*.yaml": lambda path: Plan.load({"profile": path.stem}),
@@ -77,6 +84,7 @@ KINDS = {
     "evals/tasks/*.yaml": task,
     "executors/*/config.yaml": execution,
     "executors/*/experiment.yaml": plan_of,
+    "mkdocs.yml": site,
     "reproduce/arms.yaml": lambda path: load_arms(),
     "reproduce/stages.yaml": lambda path: load_stages(),
     "reproduce/published.yaml": published,

@@ -30,13 +30,13 @@ import lmmr1
 from evals.agents import football_field
 from evals.agents.episodes import PlayConfig
 from evals.agents.football_gfootball import Gfootball, GfootballConfig, built_version, python
-from evals.agents.football_levels import Task, level_text, levels_text
+from evals.agents.football_levels import Scenario, Task, level_text, levels_text
 from evals.agents.football_prompt import SECTION, ParsedMove, PromptForm, has_form, messages, parse
 from evals.agents.football_rules import DIRECTIONS, FRAMES, SCALE, Frame, Match, Move, Simulator, SimulatorError
 from evals.agents.sokoban_view import write_picture
 from evals.generation import EvalModel, encodable, overall_sha256, prompt_sha256
 from lmmr1.config import SamplingConfig
-from lmmr1.types import Rollout, Sample
+from lmmr1.types import Rollout, Sample, UserError
 
 SCORER_REVISION = 1
 """Bump when a change of levels, turns, parsing or score may alter a number."""
@@ -45,6 +45,8 @@ MEMORY = 5
 """Past moves that a player is told."""
 
 _FRAME = TypeAdapter(Frame)
+_LEVEL = TypeAdapter(Scenario)
+_MOVES = {move.id: move for move in Move}
 
 
 class FootballEval(PlayConfig):
@@ -154,7 +156,8 @@ def run(
         finally:
             for seat in seats:
                 seat.close()
-    return [_row(episode, cfg) for episode in episodes]
+    opening = prompt_sha256(model.render(Sample("", messages(cfg.form, ()), (), "")))
+    return [_row(episode, cfg, opening) for episode in episodes]
 
 
 def _seated(pool: ThreadPoolExecutor, seats: list[_Seat], waiting: deque[Episode], bar: tqdm[Any]) -> list[_Seat]:
@@ -186,7 +189,7 @@ class _Seat:
     def take(self, episode: Episode) -> None:
         """Start an episode; a simulator that does not start it is the episode's failure."""
         self.episode = episode
-        seed = random.Random(f"{self._cfg.seed}-{episode.task.id}-{episode.repeat}").randrange(2**31)
+        seed = episode_seed(self._cfg.seed, episode.task.id, episode.repeat)
         self._simulator = self._simulator or self._make()
         try:
             episode.match = Match(self._simulator, episode.task.level, seed)
@@ -265,8 +268,37 @@ class _Seat:
         self._simulator = None
 
 
-def _row(e: Episode, cfg: FootballEval) -> dict[str, Any]:
-    """One line of `samples.jsonl`: the fields of `evals.scoring.sample_row`, then those of an episode."""
+def episode_seed(seed: int, level: str, repeat: int) -> int:
+    """The simulator's seed of an episode; the same for every player."""
+    return random.Random(f"{seed}-{level}-{repeat}").randrange(2**31)
+
+
+def replay(row: dict[str, Any], seed: int) -> list[Frame]:
+    """The frames after every turn of a row that was played on the embedded pitch, the first moment before them.
+
+    seed: that of the evaluation. Raises UserError for a row that was not played there.
+    """
+    try:
+        level = _LEVEL.validate_json(row["doc"]["level"])
+        moves = [_MOVES[name] for name in row["filtered_resps"][0].split(",") if name != "none"]
+        match = Match(football_field.Pitch(), level, episode_seed(seed, row["doc"]["id"], row["repeat"]))
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as e:
+        raise UserError(f"doc_id {row.get('doc_id')}: not played on the embedded pitch ({type(e).__name__})") from None
+    frames = [match.frame]
+    for move in moves:
+        if match.done:
+            break
+        match.step(move)
+        frames.append(match.frame)
+    return frames
+
+
+def _row(e: Episode, cfg: FootballEval, opening: str) -> dict[str, Any]:
+    """One line of `samples.jsonl`: the fields of `evals.scoring.sample_row`, then those of an episode.
+
+    `prompt_hash` is that of the question before the first turn, without its picture: what is asked later depends on
+    what was answered, and two players of one protocol must have the same hash. All prompts are in `prompts_sha256`.
+    """
     match, turns = e.match, len(e.moves)
     question = messages(cfg.form, ())[-1]["content"][-1]["text"]
     doc = {"id": e.task.id, "question": question, "category": e.task.category, "level": level_text(e.task.level)}
@@ -276,7 +308,7 @@ def _row(e: Episode, cfg: FootballEval) -> dict[str, Any]:
         "doc": {**doc, "image_sha256": e.first_picture},
         "target": "",
         "category": e.task.category,
-        "prompt_hash": overall_sha256(e.prompts),
+        "prompt_hash": opening,
         "resps": [[response] for response in e.responses],
         "filtered_resps": [",".join(move.id if move is not None else "none" for move in e.moves)],
         "accuracy": float(goals > 0),
@@ -287,6 +319,7 @@ def _row(e: Episode, cfg: FootballEval) -> dict[str, Any]:
         "repeat": e.repeat,
         "score": match.score if match else 0.0,
         "parts": dict(match.scorer.parts) if match else {},
+        "prompts_sha256": overall_sha256(e.prompts),
         "turns": turns,
         "lost_turns": sum(move is None for move in e.moves),
         "frames": match.frames if match else 0,
@@ -321,16 +354,17 @@ def protocol_settings(tasks: Sequence[Task], cfg: FootballEval, batch_size: int)
     real = cfg.simulator == "gfootball"
     version = f"gfootball {built_version()}" if real else f"field {football_field.RULES_REVISION}"
     return {
-        "harness": f"lmmr1.football.{cfg.simulator}",
+        "harness": "agents",
         "harness_version": f"{lmmr1.__version__}, {version}",
         "task": "football_online" if real else "football_field",
         "task_version": str(SCORER_REVISION),
         "prompt": cfg.form,
-        "decoding": {**cfg.model_dump(exclude={"form", "limits"}), "batch_size": batch_size},
+        "decoding": {"environment": cfg.simulator, **cfg.model_dump(exclude={"form", "limits", "simulator"})},
+        "batch_size": batch_size,
         "judge": None,
         "scorer": f"sum of MageBench's shaped rewards x {SCALE}",
         "scorer_version": f"{SCORER_REVISION}, numerics {lmmr1.NUMERICS}",
-        "aggregation": "mean over levels and repeats, stderr over levels",
+        "aggregation": "reward",
         "data_sha256": hashlib.sha256(levels_text(tasks).encode()).hexdigest()[:16],
     }
 
@@ -393,7 +427,7 @@ def scripted(choose: Choose, form: PromptForm = "tags") -> EvalModel:
     """A scripted player as the loop takes it; play it with `pictures=False`."""
     return EvalModel(
         ScriptedEngine(choose, form),
-        lambda _: form,
+        lambda sample: f"{form} {sample.id}",  # dice are thrown for every turn, whatever it looks like
         f"scripted/{choose.__name__}",
         "none",
         min_pixels=None,

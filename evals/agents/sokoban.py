@@ -168,16 +168,17 @@ def _row(
 def protocol_settings(tasks: Sequence[Task], cfg: SokobanEval, batch_size: int) -> dict[str, Any]:
     """The fields of a Protocol that do not depend on the model."""
     return {
-        "harness": "lmmr1.sokoban",
+        "harness": "agents",
         "harness_version": lmmr1.__version__,
         "task": "sokoban_global",
         "task_version": str(SCORER_REVISION),
         "prompt": cfg.form,
-        "decoding": {**cfg.model_dump(exclude={"form"}), "batch_size": batch_size},
+        "decoding": {"environment": "sokoban", **cfg.model_dump(exclude={"form"})},
+        "batch_size": batch_size,
         "judge": None,
         "scorer": f"100 + {POINTS} x (best running reward - upper reward)",
         "scorer_version": f"{SCORER_REVISION}, numerics {lmmr1.NUMERICS}",
-        "aggregation": "mean over levels and repeats, stderr over levels",
+        "aggregation": "reward",
         "data_sha256": hashlib.sha256(levels_text(tasks).encode()).hexdigest()[:16],
     }
 

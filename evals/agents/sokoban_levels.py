@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,6 +44,10 @@ class LevelSpec(Settings):
     """Of the shortest solution; 50 actions are what the training reward plays."""
     max_nodes: int = Field(20_000, ge=1)
     """Levels that the solver cannot decide within so many positions are drawn again."""
+    border: int = Field(1, ge=0, le=1)
+    """Cells of drawn wall around the room; without them the edge of the picture is the wall."""
+    floor: tuple[float, float] = (0.45, 0.85)
+    """Least and largest share of the cells inside the border that are not wall."""
 
 
 SPECS = {
@@ -128,11 +132,17 @@ def shared_levels(train: Iterable[Level], test: Iterable[Level]) -> int:
 # ------------------------------------------------------------------------------------------------------------ generator
 
 
-def generate(spec: LevelSpec, count: int, seed: int, exclude: Collection[str] = frozenset()) -> list[Task]:
+def generate(
+    spec: LevelSpec,
+    count: int,
+    seed: int,
+    exclude: Collection[str] = frozenset(),
+    wanted: Callable[[str], bool] = lambda form: True,
+) -> list[Task]:
     """`count` different solvable levels, the same for the same arguments; a smaller count gives the first of them.
 
-    `exclude` holds canonical forms that may not be drawn. Raises UserError where too few levels come in
-    TRIES_PER_LEVEL draws a level.
+    `exclude` holds canonical forms that may not be drawn, `wanted` says of one whether it may. Raises UserError where
+    too few levels come in TRIES_PER_LEVEL draws a level.
     """
     seen, tasks = set(exclude), []
     tries = TRIES_PER_LEVEL * count
@@ -141,7 +151,7 @@ def generate(spec: LevelSpec, count: int, seed: int, exclude: Collection[str] = 
             break
         level = _draw_level(spec, random.Random(f"{spec.name}-{seed}-{attempt}"))
         form = canonical(level) if level else None
-        solution = None if level is None or form in seen else _within(spec, level)
+        solution = None if level is None or form in seen or not wanted(form) else _within(spec, level)
         if level is not None and solution is not None:
             seen.add(form)
             tasks.append(_task(f"{spec.name}-{seed}-{len(tasks)}", level, solution, spec.name))
@@ -187,8 +197,8 @@ def _draw_level(spec: LevelSpec, rng: random.Random) -> Level | None:
 
 def _carve(spec: LevelSpec, rng: random.Random) -> frozenset[Cell]:
     """Connected floor inside a border of wall: a random walk that widens here and there."""
-    rows, columns = range(1, spec.height - 1), range(1, spec.width - 1)
-    wanted = round(len(rows) * len(columns) * rng.uniform(0.45, 0.85))
+    rows, columns = (range(spec.border, side - spec.border) for side in (spec.height, spec.width))
+    wanted = round(len(rows) * len(columns) * rng.uniform(*spec.floor))
     cell = rng.choice(rows), rng.choice(columns)
     floor, directions = {cell}, list(OFFSETS.values())
     direction = rng.choice(directions)
@@ -230,15 +240,21 @@ def read_tasks(path: Path, limit: int | None = None, max_nodes: int = MAX_NODES)
     solver cannot decide within `max_nodes` positions.
     """
     levels = list(read_levels(path).items())[:limit]
-    return [_solved(name, level, f"{path}, level {name}", max_nodes) for name, level in levels]
+    return [solved_task(name, level, f"{path}, level {name}", max_nodes) for name, level in levels]
 
 
-def _solved(name: str, level: Level, where: str, max_nodes: int) -> Task:
+def kind_of(level: Level) -> str:
+    """Size and number of boxes, `7x7-2`."""
+    return f"{level.height}x{level.width}-{len(level.boxes)}"
+
+
+def solved_task(name: str, level: Level, where: str, max_nodes: int = MAX_NODES) -> Task:
+    """A level with its upper reward; the category is `kind_of`. Raises UserError, naming `where`, as `read_tasks`."""
     try:
         solution = solve(level, max_nodes)
         if solution is None:
             raise ValueError("it has no solution")
-        return _task(name, level, solution, f"{level.height}x{level.width}-{len(level.boxes)}")
+        return _task(name, level, solution, kind_of(level))
     except SearchLimit as e:
         raise UserError(f"{where}: {e}; remove the level, or allow more positions") from None
     except ValueError as e:
@@ -255,6 +271,13 @@ def published_uppers(mini: bool) -> tuple[float, ...]:
     """Best rewards of MageBench's 20-level mini set, which the paper's Table 3 uses, or of all 182 levels."""
     with PUBLISHED.open(encoding="ascii", newline="") as file:
         return tuple(float(row["upper_reward"]) for row in csv.DictReader(file) if row["in_mini"] == "1" or not mini)
+
+
+@cache
+def published_mini() -> dict[str, float]:
+    """{level number: best reward} of MageBench's mini set."""
+    with PUBLISHED.open(encoding="ascii", newline="") as file:
+        return {row["level_id"]: float(row["upper_reward"]) for row in csv.DictReader(file) if row["in_mini"] == "1"}
 
 
 def idle_score(uppers: Iterable[float]) -> float:

@@ -9,7 +9,7 @@ and counted where data are built (`VerifierPool.parses`).
 from lmmr1.rewards.judge import Question, Verdict
 from lmmr1.rewards.pool import VerifierPool
 from lmmr1.rewards.response import extract_answer, final_answer, has_format, has_strict_format
-from lmmr1.rewards.total import score
+from lmmr1.rewards.total import score, verifier_pool
 
 __all__ = [
     "Question",
@@ -20,4 +20,5 @@ __all__ = [
     "has_format",
     "has_strict_format",
     "score",
+    "verifier_pool",
 ]

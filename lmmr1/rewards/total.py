@@ -8,13 +8,19 @@ from collections.abc import Sequence
 
 from lmmr1.config import RewardConfig, SamplingConfig
 from lmmr1.processes import ALONE, Processes
-from lmmr1.rewards.judge import Question, Verdict
+from lmmr1.rewards.judge import Question, Rule, Verdict
 from lmmr1.rewards.pool import VerifierPool
 from lmmr1.rewards.response import has_strict_format
 from lmmr1.rewards.sokoban import sokoban_reward
 from lmmr1.rewards.terms import repetition_penalty, soft_overlong_punishment
 from lmmr1.sokoban import Level
 from lmmr1.types import Reward, Rollout, Sample, ScoredGroup, TrainingError
+
+
+def verifier_pool(cfg: RewardConfig) -> VerifierPool:
+    """What judges answers, with this stage's bounds."""
+    rule: Rule = "released" if cfg.compat == "released" else "lmmr1"
+    return VerifierPool(cfg.verifier_workers, cfg.verifier_deadline, cfg.verifier_memory_mb, rule)
 
 
 def score(

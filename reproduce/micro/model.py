@@ -17,13 +17,14 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from reproduce.micro.world import CELL, COLOURS, PHRASES, SHAPES
+from reproduce.micro.world import CELL, COLOURS, PHRASES, SHAPES, TILES
 
 PAD, EOS, IMAGE, VIDEO = "<|endoftext|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>"
 SPECIAL = (PAD, "<|im_start|>", EOS, "<|vision_start|>", "<|vision_end|>", IMAGE, VIDEO)
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _VERBS = ("image", "value", "count", "most", "read", "colour", "shape")
-WORDS = ("system", "user", "assistant", *PHRASES, *_VERBS, *COLOURS, *SHAPES)
+_SOKOBAN = ("moves", *dict.fromkeys(" ".join(TILES.values()).split()), "up", "down", "left", "right")
+WORDS = ("system", "user", "assistant", *PHRASES, *_VERBS, *COLOURS, *SHAPES, *_SOKOBAN)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"

@@ -26,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from reproduce.micro import world
+from lmmr1.sokoban import Level
+from reproduce.micro import football, sokoban, world
 from reproduce.micro.model import EOS, FastTokenizer, ModelConfig, build_model, build_processor
 from reproduce.micro.packing import Group, cell_features, first_fit, gallery, loss_logits, pack, prefix
 from reproduce.micro.world import PHRASES, Item
@@ -36,7 +37,7 @@ from reproduce.micro.world import PHRASES, Item
 class PretrainConfig:
     """Settings of the pretraining; `image_worked_factor` is how often images are reasoned about, relative to text."""
 
-    steps: int = 2500
+    steps: int = 3200
     tokens: int = 900  # per step and process
     row_length: int = 192
     lr: float = 3e-3
@@ -55,6 +56,11 @@ class PretrainConfig:
     pair_shares: tuple[float, float, float] = (0.35, 0.20, 0.05)
     pair_weights: tuple[float, float, float] = (0.60, 0.20, 0.20)  # legend, scene, most
     reading_shares: tuple[float, float, float] = (1.0, 0.5, 0.1)  # of the images also read cell by cell, by phase
+    sokoban_shares: tuple[float, float, float] = (0.25, 0.2, 0.2)  # of the groups, by phase
+    game_shares: tuple[float, float, float] = (0.5, 0.4, 0.1)  # of them without a picture
+    p_plays_ahead: tuple[float, float, float] = (0.50, 0.30, 0.12)  # worked, in Sokoban, by number of inner walls
+    sokoban_rooms: int = 1000
+    football_share: float = 0.02  # of the groups, after the first phase
     # Drawings of a class, other ones in every process. A few dozen the vision tower learns by heart, noise and all, and
     # then it misreads every new drawing.
     variants: int = 400
@@ -62,6 +68,7 @@ class PretrainConfig:
     alignment: float = 0.2  # weight of the loss that makes a cell's feature name the cell
     log_every: int = 100
     benchmark_n: int = 500  # for the measured overlap
+    benchmark_rooms: int = 100
     benchmark_seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
 
@@ -77,6 +84,8 @@ KINDS = (
     "drill",
     "read",
     *(f"{sheet} pairs" for sheet in ("table", *PAIR_SHEETS)),
+    *(f"football {style}" for style in football.STYLES),
+    *(f"sokoban {style}" for style in ("places", "game", *sokoban.STYLES)),
     *(f"{task}{style}" for task in ("fact", *world.TASKS) for style in ("", " worked")),
 )
 
@@ -125,6 +134,7 @@ class Stream:
         self.cfg, self.tokenize, self.image_token = cfg, tokenizer, image_token
         self.rng = random.Random(f"pretrain-{cfg.seed}-{rank}")
         self.class_id = {name: i for i, name in enumerate(world.CLASSES)}
+        self.rooms = sokoban.draw_rooms("train", cfg.sokoban_rooms, cfg.seed)
         self.keys: set[str] = set()
         self.answers = 0
 
@@ -212,6 +222,61 @@ class Stream:
             group.branches.append((ids, range(first, len(ids), 3), KINDS.index(f"{kind} pairs")))
         return group
 
+    def room(self, phase: int) -> Group:
+        """A Sokoban room with its replies; before the last phase most of them worked, and where things are."""
+        room = self.rng.choice(self.rooms).level
+        level = self.rng.choice(sokoban.images(room))
+        self.keys.add(sokoban.key(room))
+        sheet = Item("sokoban", "", "", cells=sokoban.cells(level), cols=level.width)
+        group = prefix(self.tokenize("<|im_start|>user\n<|vision_start|>"), sheet, self.image_token, self.feature_row)
+        if phase < 2:
+            self.add_places(group, level)
+        for _ in range(1 if phase < 2 else 3):
+            style = self.play_style(level, phase)
+            self.add_reply(group, sokoban.QUESTION, sokoban.reply(self.rng, level, style), f"sokoban {style}")
+        return group
+
+    def add_reply(self, group: Group, question: str, reply: str, kind: str) -> None:
+        """A question on the group's picture, and its answer, which is trained on."""
+        ask = self.tokenize(f"<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n")
+        ids = ask + self.tokenize(reply + EOS)
+        group.branches.append((ids, range(len(ask), len(ids)), KINDS.index(kind)))
+        self.answers += 1
+
+    def games(self) -> Group:
+        """Games played ahead from the places alone, without a picture; only what is played is trained on."""
+        group = prefix(self.tokenize("<|im_start|>user\n"), Item("games", "", ""), self.image_token, lambda name: 0)
+        for room in self.rng.sample(self.rooms, 6):
+            level = self.rng.choice(sokoban.images(room.level))
+            self.keys.add(sokoban.key(level))
+            given = self.tokenize(sokoban.places(level) + ";")
+            ids = given + self.tokenize(sokoban.trace(level, sokoban.shortest(level)))
+            group.branches.append((ids, range(len(given), len(ids)), KINDS.index("sokoban game")))
+        return group
+
+    def play_style(self, level: Level, phase: int) -> str:
+        """How this room is answered: the base plays ahead where a room looks easy, and rather guesses where not."""
+        walls = level.height * level.width - len(level.floor)
+        p = self.cfg.p_plays_ahead[walls] if phase == 2 else 0.8
+        return self.rng.choices(sokoban.STYLES, ((1 - p) / 2, (1 - p) / 2, p))[0]
+
+    def add_places(self, group: Group, level: Level) -> None:
+        """Short rows of single look-ups, of which only the places are trained on."""
+        names = sokoban.places(level).split(",")
+        for size in (1, 1, 1, 1, 2, 2):
+            ids = self.tokenize("<|vision_end|>" + ",".join(self.rng.choice(names[:3]) for _ in range(size)))
+            group.branches.append((ids, range(2, len(ids), 3), KINDS.index("sokoban places")))
+
+    def pitch(self) -> Group:
+        """Questions of the football game, each answered with a random move."""
+        start = self.tokenize("<|im_start|>user\n<|vision_start|>")
+        group = prefix(start, football.sheet(self.rng), self.image_token, self.feature_row)
+        for _ in range(4):
+            style = football.STYLES[self.rng.random() < 0.3]
+            question, reply = football.question(self.rng), football.reply(self.rng, style)
+            self.add_reply(group, question, reply, f"football {style}")
+        return group
+
     def feature_row(self, name: str) -> int:
         """A random one of this step's drawings of a class."""
         return self.class_id[name] * self.cfg.drawings + self.rng.randrange(self.cfg.drawings)
@@ -219,6 +284,10 @@ class Stream:
     def group(self, phase: int) -> Group:
         """One shared prefix with its questions and answers."""
         rng, kind = self.rng, self.rng.random()
+        if rng.random() < self.cfg.sokoban_shares[phase]:
+            return self.games() if rng.random() < self.cfg.game_shares[phase] else self.room(phase)
+        if phase and rng.random() < self.cfg.football_share:
+            return self.pitch()
         facts, looks = self.cfg.drill_shares[phase], self.cfg.pair_shares[phase]
         if kind < facts + looks:
             return self.drill() if kind < facts else self.pair_drill()
@@ -358,7 +427,7 @@ def overlap(keys: set[str], cfg: PretrainConfig) -> dict:
         world.key(item)
         for name in world.BENCHMARKS
         for item in world.draw_benchmark(name, cfg.benchmark_n, cfg.benchmark_seed)
-    }
+    } | {sokoban.key(task.level) for task in sokoban.draw_rooms("test", cfg.benchmark_rooms, cfg.benchmark_seed)}
     return {
         "distinct_keys": len(keys),
         "keys_in_test_split": sum(world.split(k) == "test" for k in keys),

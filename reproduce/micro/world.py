@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
+from evals.agents.sokoban_view import sprite
+
 MOD = 7
 COLOURS = ("red", "green", "blue")
 SHAPES = ("square", "circle", "triangle")
@@ -26,7 +28,9 @@ GLYPHS = (*map(str, range(MOD)), "+", "-")
 BLANK = "."
 NEAR = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES)
 FAR = tuple(f"far {name}" for name in NEAR)  # small and off-colour: hard to tell apart
-CLASSES = (*GLYPHS, *NEAR, *FAR, BLANK)
+TILES = {"#": "wall", " ": "floor", ".": "goal", "$": "box", "*": "box goal", "@": "player", "+": "player goal"}
+"""The cells of a Sokoban level by their character."""
+CLASSES = (*GLYPHS, *NEAR, *FAR, BLANK, *TILES.values())
 
 CELL = 28  # pixels; one merged visual token
 TEST_SHARE = 6  # one sheet of six belongs to the benchmarks
@@ -360,8 +364,13 @@ def _paint_shape(draw: ImageDraw.ImageDraw, name: str, x: int, y: int, rng: rand
         draw.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=fill)
 
 
+_TILE_CHARS = {name: char for char, name in TILES.items()}
+
+
 def render_cell(name: str, seed: int | str) -> np.ndarray:
-    """One 28 x 28 RGB cell (uint8) with random place, size, shade and pixel noise."""
+    """One 28 x 28 RGB cell (uint8) with random place, size, shade and pixel noise; a tile of Sokoban as it is."""
+    if name in _TILE_CHARS:
+        return np.asarray(sprite(_TILE_CHARS[name], CELL, CELL))
     rng = random.Random(f"cell-{name}-{seed}")
     image = Image.new("RGB", (CELL, CELL), BACKGROUND)
     draw = ImageDraw.Draw(image)

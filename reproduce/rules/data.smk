@@ -4,12 +4,14 @@ rule profile:
     log:
         plan.results("logs", "profile.log"),
     params:
-        settings=plan.profile.model_dump_json(),
+        settings=plan.profile.model_dump_json(exclude={"force", "report_to"}),  # of this launch only
     shell:
         "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
 
 
 rule prompts:
+    input:
+        checkpoint=lambda wc: plan.prompts_checkpoint(wc.stage),
     output:
         prompts=plan.results("data", "{stage}.jsonl"),
         card=plan.results("data", "{stage}.card.json"),
@@ -21,9 +23,12 @@ rule prompts:
         **plan.resources("prompts"),
     params:
         spec=lambda wc: plan.prompts_spec(wc.stage),
+        checkpoint=lambda wc, input: (
+            f"--checkpoint {input.checkpoint}" if input.checkpoint else ""
+        ),
         numerics=plan.numerics,
     shell:
-        "{PYTHON} reproduce.prepare prompts --spec {params.spec:q} --out {output.prompts} > {log} 2>&1"
+        "{PYTHON} reproduce.prepare prompts --spec {params.spec:q} {params.checkpoint} --out {output.prompts} > {log} 2>&1"
 
 
 rule text_benchmark:
@@ -40,7 +45,7 @@ rule text_benchmark:
         n=plan.profile.micro.items,
         numerics=plan.numerics,
     shell:
-        "{PYTHON} reproduce.prepare benchmark --name {wildcards.benchmark} --items {params.n} --out {output} > {log} 2>&1"
+        "{PYTHON} reproduce.prepare benchmark --name {wildcards.benchmark} --items {params.n} --out {output[0]} > {log} 2>&1"
 
 
 use rule text_benchmark as image_benchmark with:
@@ -48,6 +53,17 @@ use rule text_benchmark as image_benchmark with:
         plan.results("benchmarks", "{benchmark}.tsv"),
     wildcard_constraints:
         benchmark=alternatives(plan.micro_benchmarks("vlmevalkit")),
+
+
+use rule text_benchmark as level_benchmark with:
+    output:
+        plan.results("benchmarks", "{benchmark}.txt"),
+        plan.results("benchmarks", "{benchmark}.card.json"),
+    wildcard_constraints:
+        benchmark=alternatives(plan.micro_benchmarks("agents")),
+    params:
+        n=plan.profile.micro.levels,
+        numerics=plan.numerics,
 
 
 rule checkpoint:

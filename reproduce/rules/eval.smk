@@ -50,3 +50,27 @@ use rule eval_vlmevalkit as eval_vlmevalkit_adopted with:
         plan.eval_outputs("vlmevalkit", plan.seeds[:1]),
     wildcard_constraints:
         arm=alternatives(plan.adopted if plan.of_harness("vlmevalkit") else []),
+
+
+use rule eval_lm_eval as eval_agents with:
+    input:
+        manifests=lambda wc: plan.runs([wc.arm], "manifest.json"),
+        benchmarks=plan.benchmark_files("agents"),
+    output:
+        plan.eval_outputs("agents", plan.seeds),
+    log:
+        plan.results("logs", "eval_agents_{arm}.log"),
+    benchmark:
+        plan.results("timings", "{arm}", "eval_agents.tsv")
+    wildcard_constraints:
+        arm=alternatives(plan.trained if plan.of_harness("agents") else []),
+    params:
+        harness="agents",
+        arguments=lambda wc: plan.eval_arguments("agents", wc.arm),
+
+
+use rule eval_agents as eval_agents_adopted with:
+    output:
+        plan.eval_outputs("agents", plan.seeds[:1]),
+    wildcard_constraints:
+        arm=alternatives(plan.adopted if plan.of_harness("agents") else []),

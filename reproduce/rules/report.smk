@@ -1,3 +1,4 @@
+HARNESSES = ("lm_eval", "vlmevalkit")
 PAPER_TABLES = ["table1", "table2", "table3"]
 EVIDENCE = [
     f"{REPORT}/paper_{t}.{k}" for t in PAPER_TABLES for k in ("csv", "md", "tex")
@@ -19,6 +20,17 @@ rule scores:
         code=plan.report_code,
     shell:
         "{PYTHON} reports.scores --records {input} --out {output} > {log} 2>&1"
+
+
+use rule scores as scores_of_players with:
+    input:
+        lambda wc: plan.player_records(wc.player),
+    output:
+        plan.results("{player}", "scores.csv"),
+    log:
+        plan.results("logs", "scores_{player}.log"),
+    wildcard_constraints:
+        player=alternatives(plan.players),
 
 
 rule table1:
@@ -88,6 +100,7 @@ rule plot_curves:
 rule paper_tables:
     input:
         scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
+        players=[plan.results(player, "scores.csv") for player in plan.players],
         registry="reproduce/published.yaml",
         rules="config/verdicts.yaml",
     output:
@@ -106,8 +119,8 @@ rule paper_tables:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
     shell:
-        "{PYTHON} reports.paper_tables --scores {input.scores} --benchmarks {params.benchmarks} --out-dir {REPORT} "
-        "> {log} 2>&1"
+        "{PYTHON} reports.paper_tables --scores {input.scores} --players {input.players} "
+        "--benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
 
 
 rule plot_evidence:
@@ -150,11 +163,72 @@ rule plot_evidence:
         "--out-dir {REPORT} > {log} 2>&1"
 
 
+rule prompt_scores:
+    input:
+        manifests=lambda wc: plan.runs([wc.arm], "manifest.json"),
+        benchmarks=[f for h in HARNESSES for f in plan.benchmark_files(h)],
+    output:
+        plan.results("prompts", "{style}", "{arm}", "scores.csv"),
+    log:
+        plan.results("logs", "prompts_{style}_{arm}.log"),
+    wildcard_constraints:
+        style=alternatives(plan.profile.eval.prompts),
+    threads: plan.threads("evaluate")
+    resources:
+        **plan.resources("evaluate"),
+    params:
+        evaluate=lambda wc: " && ".join(
+            f"{PYTHON} evals.run --harness {h} {plan.style_arguments(h, wc.arm, wc.style)}"
+            for h in HARNESSES
+            if plan.of_harness(h)
+        ),
+        records=lambda wc: plan.style_records(wc.arm, wc.style),
+    shell:
+        "( {params.evaluate} && {PYTHON} reports.scores --records {params.records} --out {output} ) > {log} 2>&1"
+
+
+rule prompt_styles:
+    input:
+        plan.style_scores(),
+    output:
+        csv=f"{REPORT}/prompts.csv",
+        md=report(
+            f"{REPORT}/prompts.md",
+            caption="../../reports/captions/prompts.rst",
+            category="Tables",
+        ),
+    log:
+        plan.results("logs", "prompt_styles.log"),
+    params:
+        benchmarks=list(plan.benchmarks),
+        code=plan.report_code,
+    shell:
+        "{PYTHON} reports.prompt_styles --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
+
+
+rule contamination:
+    input:
+        train=[plan.results("data", f"{stage}.jsonl") for stage in plan.used_stages],
+        benchmarks=[f for h in HARNESSES for f in plan.benchmark_files(h)],
+    output:
+        f"{REPORT}/contamination.json",
+    log:
+        plan.results("logs", "contamination.log"),
+    params:
+        benchmarks=",".join(plan.probed),
+        train=lambda wc, input: " ".join(f"--train {path}" for path in input.train),
+        folder=plan.results("benchmarks"),
+    shell:
+        "{PYTHON} reproduce.cli contamination --benchmarks {params.benchmarks} --benchmark-dir {params.folder} "
+        "{params.train} --out {output} > {log} 2>&1"
+
+
 rule page:
     input:
         table=f"{REPORT}/table1.csv",
         contrasts=f"{REPORT}/contrasts.csv",
         scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
+        players=[plan.results(player, "scores.csv") for player in plan.players],
         paper=[f"{REPORT}/paper_{t}.csv" for t in PAPER_TABLES],
         figures=[f"{REPORT}/{f}.svg" for f in ("arms", "curves", *EVIDENCE_FIGURES)],
         images=plan.benchmark_files("vlmevalkit"),
@@ -162,6 +236,8 @@ rule page:
         manifests=plan.runs(plan.arms, "manifest.json"),
         completions=plan.runs(plan.trained, "completions.jsonl"),
         timings=plan.timings(),
+        styles=[f"{REPORT}/prompts.csv"] if plan.profile.eval.prompts else [],
+        contamination=[f"{REPORT}/contamination.json"] if plan.probed else [],
     output:
         report(
             f"{REPORT}/index.html",
@@ -174,12 +250,16 @@ rule page:
         **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
+        optional=lambda wc, input: " ".join(
+            [f"--prompt-styles {path}" for path in input.styles]
+            + [f"--contamination {path}" for path in input.contamination]
+        ),
         code=plan.report_code,
     shell:
         "{PYTHON} reports.page --out {output} --table {input.table} --contrasts {input.contrasts} "
-        "--paper-tables {input.paper} --scores {input.scores} --figures {input.figures} --images {input.images} "
+        "--paper-tables {input.paper} --scores {input.scores} --players {input.players} --figures {input.figures} --images {input.images} "
         "--manifests {input.manifests} --completions {input.completions} --timings {input.timings} "
-        "--benchmarks {params.benchmarks} > {log} 2>&1"
+        "{params.optional} --benchmarks {params.benchmarks} > {log} 2>&1"
 
 
 rule readme:

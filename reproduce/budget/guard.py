@@ -1,0 +1,104 @@
+"""Refuse to start what cannot fit: on the GPUs that are here, or on those that the profile names."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lmmr1.config import TrainConfig
+from lmmr1.types import UserError
+from reproduce.budget.estimate import Estimate, Evaluation, Request, Stage, estimate, holding, needs, shards_of, work_of
+from reproduce.budget.facts import Gpu
+from reproduce.plan import Plan
+from reproduce.profiles import merge
+
+CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("engine: vllm", {"engine": "vllm"}),
+    ("gradient_checkpointing: true", {"gradient_checkpointing": True}),
+    ("freeze_vision: true", {"freeze_vision": True}),
+    ("lora: {r: 64}", {"lora": {"r": 64, "alpha": 128}}),
+)
+"""What makes a stage smaller, in the order in which it is tried: what changes the result least comes first."""
+
+
+def local_gpus() -> list[Gpu]:
+    """The NVIDIA GPUs of this machine with their memory, from nvidia-smi; none where it is missing or fails."""
+    if not (tool := shutil.which("nvidia-smi")):
+        return []
+    command = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+        return [_local(*line.rsplit(",", 1)) for line in lines if line.strip()]
+    except (OSError, subprocess.SubprocessError, ValueError, TypeError):
+        return []
+
+
+def _local(name: str, mebibytes: str) -> Gpu:
+    # rates are not asked for here: only what fits
+    values = {"bf16": 1.0, "bandwidth": 1.0, "source": "measured", "reached": (1.0, 1.0), "reached_source": "measured"}
+    return Gpu(title=name.strip(), memory=float(mebibytes) * 2**20 / 1e9, **values)
+
+
+def require_fit(plan: Plan) -> None:
+    """Check `plan` against this machine's GPUs; where there are none, nothing is checked (that is `doctor`'s matter).
+
+    Raises UserError where some stage or evaluation does not fit even with answers of the mean length.
+    """
+    found = local_gpus()
+    if not found:
+        return
+    smallest = min(found, key=lambda gpu: gpu.memory_bytes)
+    require(estimate(plan, Request(gpus=len(found)), smallest))
+
+
+def require(found: Estimate) -> None:
+    """Raise UserError where a part of the estimate does not fit; it names the part, need, have and the fix."""
+    for part in found.misfits:
+        have = found.gpu.memory_bytes / 1e9
+        raise UserError(
+            f"profile {found.plan.profile.profile} on {found.gpus} x {found.gpu.title}: {_what(part)} of one GPU's "
+            f"{have:.0f}; {_fix(part, found)}, or start it all the same with --config force=true (lmmr1 train: --force)"
+        )
+
+
+def _what(part: Stage | Evaluation) -> str:
+    if isinstance(part, Evaluation):
+        return f"evaluation {part.benchmark} needs {part.memory / 1e9:.0f} GB"
+    d = part.memory
+    parts = {"states": d.states, "reference": d.reference, "fused copies": d.copies, "prompts": d.prompts}
+    parts |= {"rollout": d.rollout} if d.rollout > d.update else {"update": d.update}
+    listed = ", ".join(f"{k} {v / 1e9:.0f}" for k, v in parts.items() if v > 5e8)
+    return f"stage {part.stage} of arm {part.arm} (memory plan {part.plan}) needs {d.total / 1e9:.0f} GB ({listed})"
+
+
+def _fix(part: Stage | Evaluation, found: Estimate) -> str:
+    if isinstance(part, Evaluation):
+        return f"lower eval.batch_size ({found.plan.profile.eval.batch_size})"
+    train = found.plan.train_config(part.arm, found.plan.seeds[0])
+    for names, changed in _smaller(train):
+        if _need(changed, part, found) <= found.gpu.memory_bytes:
+            return f"it fits with {', '.join(names)} under `train`"
+    tried = f" even with {', '.join(names)}" if (names := [n for n, _ in CHANGES if _known(n)]) else ""
+    return f"it does not fit{tried}: take more or larger GPUs, fewer num_prompts or shorter answers"
+
+
+def _smaller(train: Mapping[str, Any]) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Each change alone, then more and more of them together."""
+    usable = [(name, change) for name, change in CHANGES if _known(name)]
+    for name, change in usable:
+        yield [name], merge(dict(train), change)
+    together, names = dict(train), []
+    for name, change in usable:
+        together, names = merge(together, change), [*names, name]
+        yield list(names), together
+
+
+def _known(change: str) -> bool:
+    return change.partition(":")[0] in TrainConfig.model_fields
+
+
+def _need(train: Mapping[str, Any], part: Stage, found: Estimate) -> float:
+    held = holding(found.geometry, train, shards_of(found.plan, found.gpus))
+    return needs(found.geometry, held, work_of(train, part.lengths, found.gpus), train)[0].total

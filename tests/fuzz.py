@@ -1,0 +1,41 @@
+"""Coverage-guided fuzzing of every parser of outside text. A tool, not a test: `make fuzz`, or
+
+    python -m tests.fuzz data_rows -max_total_time=600 -timeout=10
+
+Any exception but the one that a user can mend (UserError) is a find, and so is an input that takes over ten seconds; libFuzzer
+saves it. What was found is a regression test in tests/test_fuzz.py, which also runs every parser on its seeds.
+Needs `pip install atheris`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["lmmr1", "evals", "reports", "reproduce"]):
+    from tests.fuzz_targets import SEEDS, TARGETS
+
+
+def main() -> None:
+    """Run one target on its seeds and what libFuzzer makes of them."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in TARGETS:
+        sys.exit(f"error: unknown target {name!r}; give one of {', '.join(TARGETS)}")
+    target: Callable[[bytes], None] = TARGETS[name]
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        for number, seed in enumerate(SEEDS[name]):
+            (Path(folder) / f"seed-{number}").write_bytes(seed)
+        dictionary = Path(folder).with_suffix(".dict")
+        words = sorted({w for seed in SEEDS[name] for w in seed.decode("utf-8", "ignore").split() if 2 <= len(w) <= 24})
+        dictionary.write_text("".join(json.dumps(w) + "\n" for w in words if w.isascii() and "\\" not in json.dumps(w)))
+        atheris.Setup([sys.argv[0], *sys.argv[2:], f"-dict={dictionary}", "-artifact_prefix=fuzz-", folder], target)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

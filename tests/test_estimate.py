@@ -1,0 +1,446 @@
+"""Contract: `lmmr1 estimate` reproduces the design's worked figures, its formulae hold what they say, and nothing that
+cannot fit is started."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from lmmr1.config import TrainConfig
+from lmmr1.types import UserError
+from reproduce import cli
+from reproduce.budget import guard, measured
+from reproduce.budget.estimate import WORKED, Request, estimate, needs, work_of
+from reproduce.budget.facts import Gpu, find_gpu, gpus, mfu_levels, published, workload
+from reproduce.budget.geometry import MICRO, QWEN_3B, geometry_of, read_geometry
+from reproduce.budget.hours import evaluation, method_of, training_step
+from reproduce.budget.memory import RESERVE, demand, holding, layer_values, plans, verdict
+from reproduce.budget.roofline import (
+    COMPACT,
+    NAIVE,
+    Roof,
+    Work,
+    decode_flops,
+    decode_steps,
+    pass_flops,
+    prefill_flops,
+    step_seconds,
+    vision_flops,
+)
+from reproduce.budget.show import as_json
+from reproduce.plan import ROOT, Plan
+
+ROOF = find_gpu("h100").roof
+GOLDEN = Path(__file__).with_name("golden") / "estimate_keys.json"
+
+# design table 2.4: prefill, decode, one pass for log-probabilities, training (naive, compact each), totals, 40 % dead
+DESIGN = [
+    ((2.72, 0.17), (4.52, 2.97), (4.84, 2.29), (19.35, 8.96), 36.3, 12.1, 8.5),
+    ((1.36, 0.17), (2.29, 1.57), (2.42, 1.23), (9.68, 4.71), 18.2, 6.5, 4.6),
+    ((0.68, 0.04), (1.67, 1.28), (1.21, 0.57), (4.84, 2.24), 9.6, 3.6, 2.7),
+    ((2.72, 0.17), (10.7, 7.6), (7.01, 4.47), (28.0, 17.7), 55.5, 25.4, 18.4),
+    ((6.33, 0.40), (6.17, 3.08), (8.50, 2.57), (34.0, 9.6), 63.5, 13.1, 9.3),
+    ((2.72, 0.17), (0.98, 0.59), (3.24, 0.70), (13.0, 2.6), 23.1, 3.3, 2.3),
+]
+
+
+def near(value):
+    return pytest.approx(value, rel=0.1)
+
+
+@pytest.mark.parametrize("row", range(6))
+def test_worked_steps_of_the_design(row):
+    prefill, decode, one_pass, train, naive_total, compact_total, with_dead = DESIGN[row]
+    naive, compact = (step_seconds(QWEN_3B, ROOF, WORKED[row], m) for m in (NAIVE, COMPACT))
+    assert (naive.prefill, compact.prefill) == (near(prefill[0]), near(prefill[1]))
+    assert (naive.decode, compact.decode) == (near(decode[0]), near(decode[1]))
+    assert naive.logprobs == near(2 * one_pass[0])
+    assert step_seconds(QWEN_3B, ROOF, WORKED[row], replace(COMPACT, logprob_passes=1)).logprobs == near(one_pass[1])
+    assert (naive.train, compact.train) == (near(train[0]), near(train[1]))
+    assert (naive.total, compact.total) == (near(naive_total), near(compact_total))
+    assert step_seconds(QWEN_3B, ROOF, WORKED[row], replace(COMPACT, dead_groups=0.4)).total == near(with_dead)
+
+
+@pytest.mark.parametrize(
+    ("rows", "milliseconds", "tokens_per_second"),
+    [
+        (1, 2.07, 484),
+        (32, 2.36, 13_600),
+        (64, 2.66, 24_000),
+        (128, 3.27, 39_000),
+        (256, 4.47, 57_000),
+        (512, 8.83, 58_000),
+    ],
+)
+def test_decode_bound_of_the_design(rows, milliseconds, tokens_per_second):
+    step = decode_steps(QWEN_3B, ROOF, Work(rows, 1, 768, 1))[0]  # context 768
+    assert (1e3 * step, rows / step) == (near(milliseconds), near(tokens_per_second))
+
+
+def test_constants_and_memory_plans_of_the_design():
+    g = QWEN_3B
+    assert g.kv_bytes() == 36_864
+    assert [g.layer_weights, g.head_weights, g.vision_weights, g.parameters] == [
+        near(b * 1e9) for b in (2.775, 0.311, 0.630, 3.752)
+    ]
+    assert vision_flops(g, 1, 256) == near(1.31e12)
+    found = {p.letter: p.device / 1e9 for p in plans(g)}
+    assert found == {
+        "A": near(60.0),
+        "B": near(50.7),
+        "C": near(37.5),
+        "D": near(37.5),
+        "E": near(15.0),
+        "F": near(8.5),
+    }
+    assert {p.letter: p.host / 1e9 for p in plans(g)}["E"] == near(45.0)
+    checkpointed = g.layers * g.hidden * 2
+    assert checkpointed == near(147e3)
+    copied, shared = (n * g.kv_bytes() / 1e9 for n in (512 * 1024, 32 * 512 + 512 * 512))
+    assert (copied, shared) == (near(19.3), near(10.3))
+
+
+def test_parameters_are_those_of_the_real_architecture(tiny_model):
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    text = {"num_hidden_layers": 36, "hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2}
+    text |= {"intermediate_size": 11008, "vocab_size": 151_936, "tie_word_embeddings": True}
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 2048, "num_heads": 16}
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True)
+        )
+    assert sum(p.numel() for p in model.parameters()) == QWEN_3B.parameters
+    assert sum(p.numel() for p in model.model.visual.parameters()) == QWEN_3B.vision_parameters
+    assert replace(read_geometry(tiny_model / "config.json"), name="micro") == MICRO
+
+
+def test_released_and_saved_configs_say_the_same(tmp_path):
+    flat = {"hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2, "intermediate_size": 11008, "vocab_size": 151936}  # fmt: skip
+    vision = {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "patch_size": 14,
+        "in_chans": 3,
+        "spatial_merge_size": 2,
+    }
+    for form in ({**flat, "tie_word_embeddings": True}, {"text_config": flat, "tie_word_embeddings": True}):
+        (tmp_path / "config.json").write_text(json.dumps({**form, "vision_config": vision}))
+        assert replace(geometry_of(str(tmp_path)), name=QWEN_3B.name) == QWEN_3B
+    assert geometry_of("Qwen/Qwen2.5-VL-3B-Instruct") is QWEN_3B
+    with pytest.raises(UserError, match="7B"):
+        geometry_of("Qwen/Qwen2.5-VL-7B-Instruct")
+    for text, word in (("{", "not JSON"), ("[]", "not the config"), ('{"vision_config": {}}', "not the config")):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(UserError, match=word):
+            geometry_of(str(tmp_path))
+
+
+WORKS = st.builds(
+    Work, st.integers(1, 64), st.integers(2, 16), st.integers(300, 2000), st.integers(1, 600), st.integers(0, 300)
+)
+
+
+@given(WORKS, st.sampled_from(["prompts", "generations", "prompt_tokens", "completion_tokens", "image_tokens"]))
+@settings(max_examples=60)
+def test_more_work_takes_longer_and_compact_never_longer_than_naive(work, what):
+    more = replace(work, **{what: getattr(work, what) + 1})
+    for method in (NAIVE, COMPACT):
+        less_time, more_time = (step_seconds(QWEN_3B, ROOF, w, method).total for w in (work, more))
+        assert less_time <= more_time * (1 + 1e-12)
+    naive, compact = (step_seconds(QWEN_3B, ROOF, work, m) for m in (NAIVE, COMPACT))
+    for part in ("prefill", "decode", "logprobs", "train"):
+        assert getattr(compact, part) <= getattr(naive, part) * (1 + 1e-12)
+
+
+@given(WORKS)
+@settings(max_examples=30)
+def test_without_images_a_step_is_a_text_step(work):
+    text = replace(work, image_tokens=0)
+    for method in (NAIVE, COMPACT):
+        images = replace(method, cached_vision=False)
+        plain = replace(QWEN_3B, vision_depth=0, merged=0)
+        assert step_seconds(QWEN_3B, ROOF, text, images) == step_seconds(plain, ROOF, text, images)
+        assert step_seconds(QWEN_3B, ROOF, work, images).total >= step_seconds(QWEN_3B, ROOF, text, images).total
+
+
+@given(WORKS)
+@settings(max_examples=30)
+def test_sampling_and_scoring_one_group_compute_the_same(work):
+    """Prefill and decode together are one forward pass over shared prompts, up to the square's own half terms."""
+    work = replace(work, image_tokens=0)
+    sampled = prefill_flops(QWEN_3B, work, shared=True) + decode_flops(QWEN_3B, work)
+    assert sampled == pytest.approx(pass_flops(QWEN_3B, work, shared=True, images=0), rel=0.02)
+
+
+def config(**changes):
+    return TrainConfig(**changes).model_dump()
+
+
+@given(WORKS, st.booleans(), st.booleans(), st.sampled_from([0.0, 1e-3]))
+@settings(max_examples=30)
+def test_expectations_are_ordered_and_above_the_bound(work, freeze, many_steps, beta):
+    train = config(freeze_vision=freeze, num_minibatches=4 if many_steps else 1, loss={"beta": beta})
+    hours = training_step(QWEN_3B, find_gpu("h100"), work, train, holding(QWEN_3B, train))
+    assert hours.bound <= hours.fast <= hours.likely <= hours.slow
+    answers = evaluation(QWEN_3B, find_gpu("a100"), work, 32)
+    assert 0 < answers.bound <= answers.fast <= answers.likely <= answers.slow
+
+
+def test_methods_follow_the_settings():
+    assert method_of(config()).logprob_passes == 0
+    assert method_of(config(loss={"beta": 0.1})).logprob_passes == 1
+    assert method_of(config(engine="vllm", loss={"beta": 0.1})).logprob_passes == 2
+    assert method_of(config(num_iterations=2)).train_factor == 6
+    assert method_of(config(freeze_vision=True)).cached_vision
+
+
+def test_known_devices_and_sources():
+    assert {"h100", "h200", "a100", "a100-40gb", "l40s", "rtx4090", "cpu"} <= set(gpus())
+    for gpu in gpus().values():
+        assert gpu.reached[0] <= gpu.bf16 and gpu.reached[1] <= gpu.bandwidth and gpu.memory_bytes > 1e9
+    sheet = gpus()["h100"]
+    share = (sheet.reached[0] / sheet.bf16, sheet.reached[1] / sheet.bandwidth)
+    for gpu in (g for g in gpus().values() if g.reached_source == "scaled"):
+        assert (gpu.reached[0] / gpu.bf16, gpu.reached[1] / gpu.bandwidth) == pytest.approx(share, rel=0.01)
+    with pytest.raises(UserError, match="did you mean h100"):
+        find_gpu("H10O")
+    fast, likely, slow = mfu_levels()
+    assert 0.3 > fast > likely > slow > 0.01
+    assert all(row.source for row in published())
+
+
+def test_published_step_lies_in_the_range():
+    """EasyR1's own step: 320 samples of 675 tokens per GPU took 120 s; the roof is 16 s (design 2.5)."""
+    work = Work(64, 5, 335, 340, 256)
+    train = config(num_prompts=64, num_generations=5, engine="vllm", loss={"beta": 1e-2})
+    found = training_step(QWEN_3B, find_gpu("h100"), work, train, holding(QWEN_3B, train))
+    assert found.fast < 120 < found.slow
+    assert step_seconds(QWEN_3B, ROOF, work, NAIVE).total == near(16)
+
+
+# ------------------------------------------------------------------------------------------------ memory
+
+
+def test_activations_are_what_autograd_keeps(tiny_model, make_samples):
+    """`layer_values` against the tensors that a group's forward really saves, weights not counted."""
+    import torch
+
+    from lmmr1.policy import load_policy
+    from lmmr1.suffix import TextWeights, group_hidden, rope_tables
+
+    policy, (sample,) = load_policy(str(tiny_model), trainable=True), make_samples(1)
+    prefix, weights = policy.prefix([sample], 2000, grad=True), TextWeights.of(policy.model, grad=True)
+    known = [
+        *policy.model.parameters(),
+        *(leaf for _, leaf in weights.fused),
+        *(x for kv in prefix.kv_leaves for x in kv),
+    ]
+    old = {t.untyped_storage().data_ptr() for t in known}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in old:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    g, n = 8, 256
+    cos, sin = rope_tables(policy.model, prefix.next_position, n + 1)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        group_hidden(weights, prefix, 0, torch.full((g, n + 1), 7), torch.full((g,), n + 1), cos, sin)
+    found = sum(s.nbytes() for s in kept.values()) / 4 / (g * n) / MICRO.layers
+    assert found == pytest.approx(layer_values(MICRO), rel=0.25)
+
+
+def test_memory_of_settings():
+    full, frozen = (holding(QWEN_3B, config(freeze_vision=f)) for f in (False, True))
+    assert (full.plan, full.states / 1e9) == ("A", near(60.0))
+    assert (frozen.plan, frozen.states / 1e9) == ("B", near(50.7))
+    work, train = Work(4, 8, 512, 512), config(num_generations=8)
+    one = demand(QWEN_3B, full, work, train)
+    assert one.total >= one.states + RESERVE
+    assert demand(QWEN_3B, full, replace(work, prompts=8), train).total > one.total
+    assert demand(QWEN_3B, full, replace(work, completion_tokens=600), train).total > one.total
+    assert demand(QWEN_3B, replace(full, checkpointing=True), work, train).total < one.total
+    mean, most = needs(QWEN_3B, full, work, config(sampling={"max_completion_length": 2048}))
+    assert mean.total <= most.total and mean.rollout == most.rollout
+    assert [verdict(*v) for v in ((1, 2, 3), (1, 4, 3), (4, 4, 3))] == ["yes", "tight", "no"]
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return as_json(estimate(Plan.load({"profile": "paper"}), Request(gpu="h100")))
+
+
+def shape(value):
+    """A JSON value's keys and types; of a list its first item."""
+    if isinstance(value, dict):
+        return {k: shape(v) for k, v in sorted(value.items())}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+
+
+def test_json_keeps_its_keys(paper):
+    """A key that goes or changes its type is a new schema: raise `show.SCHEMA` and write the golden file again."""
+    found = json.loads(json.dumps(paper, allow_nan=False))
+    assert shape(found) == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_json_has_the_worked_figures_and_sums_up(paper):
+    first = paper["worked_steps"][0]
+    assert (first["naive_seconds"], first["compact_seconds"]) == (near(36.3), near(12.1))
+    assert [p["plan"] for p in paper["memory_plans"]] == list("ABCDEF")
+    parts = [
+        *(s["gpu_hours"]["likely"] for s in paper["stages"]),
+        *(v["gpu_hours"]["likely"] for v in paper["evaluations"]),
+    ]
+    assert paper["totals"]["gpu_hours"]["likely"] == pytest.approx(sum(parts), rel=1e-4)
+    disk = paper["disk_gb"]
+    assert disk["total"] == pytest.approx(sum(v for k, v in disk.items() if k not in ("total", "unknown")), rel=1e-4)
+    for stage in paper["stages"]:
+        assert (
+            stage["sampled_tokens"]
+            == stage["runs"] * stage["steps"] * stage["rows_per_step"] * stage["lengths"]["completion"]
+        )
+
+
+def test_requests_change_what_they_say():
+    plan = Plan.load({"profile": "paper"})
+    one, two = (estimate(plan, Request(gpus=n)) for n in (1, 2))
+    assert two.stages[0].hours.bound < one.stages[0].hours.bound
+    longer = estimate(plan, Request(gpus=1, completion_tokens=3000))
+    assert longer.stages[0].hours.likely > one.stages[0].hours.likely
+    assert longer.stages[0].lengths.origin.startswith("given (completion)")
+    assert estimate(plan, Request(completion_tokens=10**6)).stages[0].lengths.completion == 4096
+    judged = {v.benchmark: v.judge_calls for v in estimate(plan, Request(protocol="paper")).evaluations}
+    arms = len(plan.arms)
+    assert (judged["math500"], judged["mathvision"], judged["mathverse"]) == (0, 3040 * arms, 2 * 3940 * arms)
+    assert sum(v.judge_calls for v in one.evaluations) == 0
+
+
+def test_power_of_the_planned_evaluation():
+    found = {v.benchmark: v.detectable for v in estimate(Plan.load({"profile": "paper"}), Request()).evaluations}
+    assert (
+        found["gpqa_diamond"].points_one_seed > found["math500"].points_one_seed > found["mathvision"].points_one_seed
+    )
+    assert found["mathverse"].effective_items == near(1313)  # 788 problems in five versions
+    assert found["math500"].points_one_seed == pytest.approx(
+        100 * 2.8 * math.sqrt(0.25 / 500), rel=0.02
+    )  # normal theory
+    micro = estimate(Plan.load({"profile": "micro"}), Request()).evaluations[0].detectable
+    assert micro.points_all_seeds < micro.points_one_seed
+
+
+def test_micro_profiles_are_within_a_factor_of_two_of_what_they_took():
+    """docs/runtimes.md: 10 min 05 s of which 1 min 48 s set-up; smoke 86 s beside other tests."""
+    for profile, seconds in (("micro", 605 - 108), ("smoke", 86)):
+        found = 3600 * estimate(Plan.load({"profile": profile, "name": "never_run"}), Request()).wall.likely
+        assert seconds / 2 < found < seconds * 2
+
+
+def test_what_ran_before_is_used(tmp_path, monkeypatch):
+    from reproduce.micro.pretrain import PretrainConfig
+
+    assert PretrainConfig().steps == measured.PRETRAIN_STEPS
+    plan = Plan.load({"profile": "smoke", "name": "mine"})
+    monkeypatch.chdir(tmp_path)
+    assert measured.jobs(plan).origin == workload().cpu.origin
+    for name, value in (("fre/0/train.tsv", "100.5"), ("two_stage/0/train.tsv", "broken")):
+        file = tmp_path / plan.results("timings", name)
+        file.parent.mkdir(parents=True)
+        file.write_text(f"s\th:m:s\n{value}\t0:01:40\n")
+    found = measured.jobs(plan)
+    assert found.train["fre"] == 100.5 and found.train["two_stage"] < 100
+    assert found.origin == "measured in results/mine/timings"
+
+
+def test_command(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    run = lambda *args: CliRunner().invoke(cli.cli, ["estimate", *args])
+    shown = run("--profile", "paper", "--gpu", "h100")
+    assert shown.exit_code == 0 and len(shown.output.splitlines()) <= 40
+    assert all(
+        word in shown.output for word in ("two_stage", "mathvista_mini", "GPU-hours", "A 60.1, B 50.7", "roofline")
+    )
+    assert json.loads(run("--profile", "micro", "--json").output)["sources"]["measured"]
+    assert len(run("--help").output.splitlines()) <= 40
+    assert isinstance(run("--gpu", "h1000").exception, UserError)
+
+
+# ------------------------------------------------------------------------------------------------ the guard
+
+SMALL = Gpu(title="small", memory=24, bf16=1, bandwidth=1, source="vendor", reached=(1, 1), reached_source="measured")
+
+
+def test_guard_names_need_have_and_fix(monkeypatch):
+    plan = Plan.load({"profile": "paper"})
+    monkeypatch.setattr(guard, "local_gpus", lambda: [])
+    guard.require_fit(plan)
+    monkeypatch.setattr(guard, "local_gpus", lambda: [SMALL.model_copy(update={"memory": 1e6}), SMALL])
+    with pytest.raises(UserError) as error:
+        guard.require_fit(plan)
+    words = ["profile paper on 2 x small", "stage fre of arm fre (memory plan A)", "of one GPU's 24", "force=true"]
+    assert all(word in str(error.value) for word in words), str(error.value)
+    monkeypatch.setattr(guard, "local_gpus", lambda: [SMALL.model_copy(update={"memory": 1e6})])
+    guard.require_fit(plan)
+
+
+def test_guard_offers_what_fits():
+    changes = {"num_prompts": 8, "num_generations": 8, "num_minibatches": 1, "max_steps": 10}
+    plan = Plan.load({"profile": "paper", "train": changes | {"sampling": {"max_completion_length": 4096}}})
+    train = plan.train_config("fre", 0)
+    assert work_of(train, workload().stages["default"], 2).prompts == 4
+    found = estimate(plan, Request(gpus=1), SMALL)
+    part = found.stages[0]
+    need = {names[0]: guard._need(changed, part, found) for names, changed in guard._smaller(train) if len(names) == 1}
+    best = min(need, key=need.get)
+    assert need[best] < part.memory.total
+    room = SMALL.model_copy(update={"memory": (need[best] + 1e8) / 1e9})
+    with pytest.raises(UserError, match=f"it fits with {best} under `train`"):
+        guard.require(estimate(plan, Request(gpus=1), room))
+
+
+def test_workflow_refuses_what_cannot_fit(tmp_path):
+    """On a machine whose nvidia-smi reports one 24 GB GPU: exit 2 before anything is made, but a dry run shows the jobs."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 4090, 24564'\n")
+    tool.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "-d", ROOT, "--cores", "1", "-q", "all"]
+    command += ["--config", "profile=paper", f"name=guard_{tmp_path.name}"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "1 x NVIDIA GeForce RTX 4090" in done.stderr, done.stderr[-2000:]
+    assert not (ROOT / f"results/guard_{tmp_path.name}").exists()
+
+
+def test_local_gpus_survive_a_broken_tool(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert guard.local_gpus() == []
+    for body in ("exit 9", "echo no devices were found", "echo 'a, b'"):
+        tool.write_text(f"#!/bin/sh\n{body}\n")
+        tool.chmod(0o755)
+        assert guard.local_gpus() == []
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559'\necho 'NVIDIA H100 80GB HBM3, 81559'\n")
+    assert [round(gpu.memory) for gpu in guard.local_gpus()] == [86, 86]
+
+
+def test_roof_scales():
+    double = Roof(2 * ROOF.flops, 2 * ROOF.bandwidth)
+    slow, fast = (step_seconds(QWEN_3B, roof, WORKED[0], NAIVE).total for roof in (ROOF, double))
+    assert slow == pytest.approx(2 * fast)

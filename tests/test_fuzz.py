@@ -1,0 +1,53 @@
+"""Contract: no bytes from outside end a parser with anything but a UserError; what fuzzing found stays found.
+
+`make fuzz` looks for new ones, guided by coverage, for as long as it is given; here every parser sees its seeds, damaged seeds
+and each earlier find.
+"""
+
+import random
+
+import pytest
+
+from tests.fuzz_targets import SEEDS, TARGETS
+
+FINDS: dict[str, list[bytes]] = {
+    "benchmark_tsv": [b'index\timage\tquestion\t"answer']  # a quote that never closes, in the line of names
+}
+"""Target -> inputs that once ended in a traceback."""
+NASTY = (
+    b"\x00",
+    b"\xff",
+    b"\n",
+    b"{",
+    b"[",
+    b'"',
+    b"\\",
+    b"NaN",
+    b"1e999",
+    b"\xed\xa0\x80",
+    b"!!python/object:os.system",
+    b"&a [*a]",
+)
+
+
+def damaged(seed: bytes, rng: random.Random) -> bytes:
+    """`seed` cut, with something nasty put in, or with a part of it doubled."""
+    at, end = sorted(rng.randrange(len(seed) + 1) for _ in range(2))
+    return rng.choice(
+        [
+            seed[:at],
+            seed[at:],
+            seed[:at] + rng.choice(NASTY) + seed[at:],
+            seed[:end] + seed[at:],
+            seed[:at] + seed[end:],
+        ]
+    )
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_parser_takes_any_bytes(target):
+    rng = random.Random(target)
+    for seed in [*SEEDS[target], *FINDS.get(target, [])]:
+        TARGETS[target](seed)
+        for _ in range(60):
+            TARGETS[target](damaged(seed, rng))
