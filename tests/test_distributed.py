@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 # group add up to nothing: in the first pass over a batch the loss is rounding errors, in the third it is not.
 CFG = TrainConfig(
     max_steps=5, num_prompts=5, num_generations=4, num_iterations=3, save_steps=2, warmup_steps=2, learning_rate=1e-3,
-    seed=3, reward=RewardConfig(kind="random", verifier_workers=1), loss=LossConfig(beta=0.04, loss_type="grpo"),
+    seed=3, reward=RewardConfig(kind="random", verifier_workers=1, verifier_deadline=60), loss=LossConfig(beta=0.04, loss_type="grpo"),
     sampling=SamplingConfig(max_completion_length=8, max_prompt_length=256),
 )  # fmt: skip
 KINDS = {"text": {"chain": 1.0}, "image": {"count": 0.5, "drawn": 0.5}, "mixed": {"chain": 0.6, "drawn": 0.4}}
