@@ -23,6 +23,8 @@ RUN = plan.results("{arm}", "{seed}")
 REPORT = plan.results("report")
 PYTHON = f"OMP_NUM_THREADS=1 {sys.executable} -m"  # one thread per process: two busy ones on two cores are 3-8 times slower
 
+TRAIN = f"{PYTHON} {plan.launcher}lmmr1.train"
+
 
 wildcard_constraints:
     arm=alternatives(plan.arms),
