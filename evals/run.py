@@ -30,7 +30,7 @@ from evals.generation import EvalModel, load_model, overall_sha256
 from evals.judge import Judge, JudgeServer, ReplyStore, check_reachable
 from evals.kept import keeping
 from evals.plan import DEFAULT_BATCH_SIZE, HARNESSES, AnyJob, Options, judge_server, plan, worker_count
-from evals.protocols import DEFAULT_PROTOCOL, ProtocolSettings
+from evals.protocols import DEFAULT_PROTOCOL
 from evals.records import EvalRecord, Protocol, read_records, write_records
 from evals.registry import find
 from evals.scoring import write_jsonl
@@ -68,12 +68,13 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
         key, revision = identify_after_names(model, benchmarks)
         jobs = plan(benchmarks, Path(workspace), options)
-        load = partial(_load, model, revision, options.protocol)
+        load = partial(_load, model, revision, options)
         return run_jobs(load, jobs, out, options, checkpoint or key, workers_for(model, jobs, options))
 
 
-def _load(model: str, revision: str | None, protocol: ProtocolSettings) -> EvalModel:
-    return load_model(model, revision, protocol.min_pixels, protocol.max_pixels)
+def _load(model: str, revision: str | None, options: Options) -> EvalModel:
+    protocol = options.protocol
+    return load_model(model, revision, protocol.min_pixels, protocol.max_pixels, options.engine)
 
 
 def check_inputs(model: str, benchmarks: list[str], options: Options) -> None:
@@ -131,7 +132,9 @@ def run_jobs(
 
 
 def workers_for(model: str, jobs: Sequence[AnyJob], options: Options) -> int:
-    """How many processes shall answer: as many as asked for, or as make sense for the largest job."""
+    """How many processes shall answer: as many as asked for, or as make sense for the largest job; vLLM is one."""
+    if options.engine == "vllm":
+        return 1
     batches = max(math.ceil(job.n / job.batch_size) for job in jobs)
     return as_many_as_fit(model, batches) if options.workers is None else min(options.workers, batches)
 
@@ -303,6 +306,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--any-data", action="store_true", help="measure on files that are not the pinned ones, too")
     parser.add_argument("--limit", type=int, help="only the first N problems")
     parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH_SIZE)
+    parser.add_argument("--engine", default="hf", help="what answers: hf, or vllm (docs/vllm.md)")
     parser.add_argument("--workers", default="1", help="processes that answer; auto: one for each GPU or core")
     parser.add_argument("--max-new-tokens", type=int, help="instead of the protocol's")
     parser.add_argument("--judge-url", help="base URL of an OpenAI-compatible server, e.g. http://localhost:8000/v1")
@@ -321,7 +325,7 @@ def _main(args: argparse.Namespace) -> None:
         counts = f"{len(args.manifest)} manifests but {len(args.out)} output folders"
         raise UserError(f"{counts}; give as many --out as --manifest")
     names = ("prompt", "system_prompt_file", "benchmark_dir", "data_root", "any_data", "limit", "batch_size")
-    names += ("max_new_tokens", "judge_cache")
+    names += ("max_new_tokens", "judge_cache", "engine")
     given = {name: getattr(args, name) for name in names}
     given |= {"judge": judge_server(args.judge_url), "workers": worker_count(args.workers)}
     options = Options.of(args.protocol, args.judge_model, **given)
@@ -336,7 +340,7 @@ def _evaluate_all(models: list[tuple[str, str]], outs: list[Path], benchmarks: l
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
         jobs = plan(benchmarks, Path(workspace), options)
         for (weights, key), out in zip(models, outs, strict=True):
-            load = partial(_load, weights, None, options.protocol)
+            load = partial(_load, weights, None, options)
             for r in run_jobs(load, jobs, out, options, key, workers_for(weights, jobs, options)):
                 if r.subset == "all":
                     print(f"{key[:12]} {r.benchmark}: {r.metric} {r.value:.4f} +- {r.stderr:.4f} (n={r.n})")

@@ -27,8 +27,10 @@ from safetensors.torch import load_file, save_file
 from lmmr1 import NUMERICS
 from lmmr1.config import TrainConfig
 from lmmr1.files import seal, seal_folder, sha256_file, sha256_weights, verify, verify_weights, write, writing
+from lmmr1.lora import save_adapters
 from lmmr1.policy import Policy, load_processor
-from lmmr1.types import Manifest, UserError
+from lmmr1.processes import ALONE, Processes, as_sharded, whole
+from lmmr1.types import Manifest, TrainingError, UserError
 
 LOGS = ("steps.jsonl", "completions.jsonl", "timings.jsonl")
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -98,10 +100,10 @@ def code_version() -> str:
 
 
 class Store:
-    """The folder of one run."""
+    """The folder of one run. Of several processes, which all see it, one writes."""
 
-    def __init__(self, root: Path, key: str) -> None:
-        self.folder, self.key = root / key, key
+    def __init__(self, root: Path, key: str, processes: Processes = ALONE) -> None:
+        self.folder, self.key, self.processes = root / key, key, processes
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -111,7 +113,16 @@ class Store:
         return self.folder / "final"
 
     def resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
-        """Load the newest whole resume point and cut the logs back to it. Returns the step to continue after, or 0."""
+        """Load the newest whole resume point and cut the logs back to it. Returns the step to continue after, or 0.
+
+        Raises TrainingError where the processes do not see the same folder.
+        """
+        step = self._resume(policy, optimizer)
+        if set(self.processes.collect(step)) != {step}:
+            raise TrainingError(f"{self.folder}: not every process sees the same resume points; is the folder shared?")
+        return step
+
+    def _resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
         points = sorted(self.folder.glob("resume/step-*[0-9]"), key=lambda p: int(p.name.partition("-")[2]))
         for point in reversed(points):
             try:
@@ -120,8 +131,7 @@ class Store:
             except (OSError, ValueError, KeyError, SafetensorError) as e:
                 print(f"resume point {point} is not usable ({e}); trying the one before", flush=True)
                 continue
-            policy.model.load_state_dict(weights, strict=False)
-            policy.stepped()
+            _load_weights(policy, weights)
             _load_moments(policy, optimizer, moments)
             self._cut_logs(state["log_bytes"])
             return state["step"]
@@ -147,24 +157,33 @@ class Store:
         return {"step": step, "log_bytes": sizes, "log_sha256": logs, "sha256": digests}
 
     def _cut_logs(self, sizes: dict[str, int]) -> None:
-        for name in LOGS:
+        for name in LOGS if self.processes.main else ():
             (self.folder / name).touch()
             os.truncate(self.folder / name, sizes[name])
 
     def log(self, name: str, *rows: dict[str, Any]) -> None:
         """Append JSON lines. A half-written line after a crash lies beyond the resume point and is cut off."""
+        if not self.processes.main:
+            return
         with writing(self.folder / name), (self.folder / name).open("a", encoding="utf-8") as f:
             f.writelines(json.dumps(row) + "\n" for row in rows)
 
     def save(self, step: int, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
-        """Write a resume point under a temporary name, rename it, then drop older ones but one."""
+        """Write a resume point under a temporary name, rename it, then drop older ones but one.
+
+        Weights and moments are whole, however many processes have them: any number can go on from there.
+        """
+        # trainable tensors only: the others are those of the parent
+        trained = {k: p for k, p in policy.model.named_parameters() if p.requires_grad}
+        weights = self._whole(trained)
+        moments = self._whole(_moments(policy, optimizer))
+        if not self.processes.main:
+            return
         point = self.folder / "resume" / f"step-{step}"
-        # trainable tensors only: the others are those of the parent; clones, because safetensors refuses shared memory
-        weights = {k: p.detach().cpu().clone() for k, p in policy.model.named_parameters() if p.requires_grad}
         with saving(point):
             partial = _fresh(point.with_name(point.name + ".partial"))
             save_file(weights, partial / "model.safetensors")
-            save_file(_moments(policy, optimizer), partial / "optimizer.safetensors")
+            save_file(moments, partial / "optimizer.safetensors")
         digests = {f.name: sha256_file(f) for f in sorted(partial.glob("*.safetensors"))}
         write_json(partial / "state.json", self._state(step, digests), sealed=True)
         with saving(point):
@@ -173,6 +192,14 @@ class Store:
         points = sorted(self.folder.glob("resume/step-*[0-9]"), key=lambda p: int(p.name.partition("-")[2]))
         for old in points[:-2]:
             shutil.rmtree(old)
+
+    def _whole(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Copies on the CPU, gathered one after another where they are sharded; empty but in the process that writes.
+
+        Clones, because safetensors refuses shared memory.
+        """
+        parts = ((name, whole(tensor.detach())) for name, tensor in tensors.items())
+        return {name: tensor.cpu().clone() for name, tensor in parts if self.processes.main}
 
     def seal(self, step: int, point: Path) -> None:
         """Make a resume point of a folder that another trainer wrote: digests and the logs' lengths beside it, last."""
@@ -196,11 +223,27 @@ class Store:
 
     def finish(self, policy: Policy, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
         """Write the model in Hugging Face format (rename at the end) and return its manifest."""
+        weights = self._whole(dict(policy.model.named_parameters())) if self.processes.sharded else None
+        if self.processes.main:
+            self._write_final(policy, weights, parent, cfg, data_sha256)
+        self.processes.collect(None)  # none goes on before the files are there
+        return read_manifest(self.folder / "manifest.json")
+
+    def _write_final(
+        self,
+        policy: Policy,
+        weights: dict[str, torch.Tensor] | None,
+        parent: Manifest,
+        cfg: TrainConfig,
+        data_sha256: str,
+    ) -> None:
         with saving(self.final):
             partial = _fresh(self.folder / "final.partial")
-            policy.model.save_pretrained(partial)
+            if policy.peft is not None:
+                save_adapters(policy.peft, partial / "adapter")
+            policy.model.save_pretrained(partial, state_dict=weights)
             load_processor(policy.source).save_pretrained(partial)  # not the image bounds of training
-        return self.publish(partial, parent, cfg, data_sha256)
+        self.publish(partial, parent, cfg, data_sha256)
 
     def publish(self, partial: Path, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
         """Make `partial`, a whole model in Hugging Face format, the sealed result (by renaming); its manifest."""
@@ -227,7 +270,10 @@ class Store:
         verify_weights(self.final, manifest.weights_sha256, fix)
         for name in LOGS:
             verify(self.folder / name, fix)
-        shutil.rmtree(self.folder / "resume", ignore_errors=True)  # of a run that was killed right after its manifest
+        if self.processes.main:
+            shutil.rmtree(
+                self.folder / "resume", ignore_errors=True
+            )  # of a run that was killed right after its manifest
         return manifest
 
 
@@ -265,14 +311,20 @@ def _fresh(folder: Path) -> Path:
 
 def _moments(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     names = {p: n for n, p in policy.model.named_parameters()}
-    return {
-        f"{names[p]}:{kind}": state[kind].detach().cpu().clone()
-        for p, state in optimizer.state.items()
-        for kind in MOMENTS
-    }
+    return {f"{names[p]}:{kind}": state[kind] for p, state in optimizer.state.items() for kind in MOMENTS}
+
+
+@torch.no_grad()
+def _load_weights(policy: Policy, weights: dict[str, torch.Tensor]) -> None:
+    params = dict(policy.model.named_parameters())
+    for name, tensor in weights.items():
+        params[name].copy_(as_sharded(tensor, params[name]))
+    policy.stepped()
 
 
 def _load_moments(policy: Policy, optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]) -> None:
     params = dict(policy.model.named_parameters())
     for name in {k.rpartition(":")[0] for k in moments}:
-        optimizer.state[params[name]] = {kind: moments[f"{name}:{kind}"].to(params[name].device) for kind in MOMENTS}
+        param, (mean, square, step) = params[name], (moments[f"{name}:{kind}"] for kind in MOMENTS)
+        values = (as_sharded(mean, param), as_sharded(square, param), step.to(param.device))
+        optimizer.state[param] = dict(zip(MOMENTS, values, strict=True))

@@ -31,6 +31,8 @@ BAD_CONFIGS = {
     "type": ({"seeds": "one"}, ["seeds", "got 'one'"]),
     "combination": ({"train": {"num_generations": 1}}, ["num_generations 1", "at least 2"]),
     "choice": ({"train": {"advantage": "ppo"}}, ["advantage", "'group_norm'", "got 'ppo'"]),
+    "accelerate": ({"accelerate": "config/ddp.yaml"}, ["key accelerate", "no such file config/ddp.yaml"]),
+    "processes": ({"processes": 2}, ["key processes", "2 need a file in key accelerate"]),
     "no candidate": ({"arms": ["candidate"]}, ["candidate", "--config candidate=PATH_OR_HUB_ID"]),
 }
 

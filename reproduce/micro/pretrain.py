@@ -251,13 +251,13 @@ class Stream:
         self.answers += 1
 
     def games(self) -> Group:
-        """Games played ahead from the places alone, without a picture; only what is played is trained on."""
+        """Games played ahead from the places alone, without a picture, and answered; the places are given."""
         group = prefix(self.tokenize("<|im_start|>user\n"), Item("games", "", ""), self.image_token, lambda name: 0)
         for room in self.rng.sample(self.rooms, 6):
             level = self.rng.choice(sokoban.images(room.level))
             self.keys.add(sokoban.key(level))
-            given = self.tokenize(sokoban.places(level) + ";")
-            ids = given + self.tokenize(sokoban.trace(level, sokoban.shortest(level)))
+            given, moves = self.tokenize(sokoban.places(level) + ";"), sokoban.shortest(level)
+            ids = given + self.tokenize(f"{sokoban.trace(level, moves)}</think>{sokoban.answer(moves)}")
             group.branches.append((ids, range(len(given), len(ids)), KINDS.index("sokoban game")))
         return group
 

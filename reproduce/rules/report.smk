@@ -1,4 +1,4 @@
-HARNESSES = ("lm_eval", "vlmevalkit")
+PROMPTED = ("lm_eval", "vlmevalkit")
 PAPER_TABLES = ["table1", "table2", "table3"]
 EVIDENCE = [
     f"{REPORT}/paper_{t}.{k}" for t in PAPER_TABLES for k in ("csv", "md", "tex")
@@ -186,7 +186,7 @@ rule plot_evidence:
 rule prompt_scores:
     input:
         manifests=lambda wc: plan.runs([wc.arm], "manifest.json"),
-        benchmarks=[f for h in HARNESSES for f in plan.benchmark_files(h)],
+        benchmarks=[f for h in PROMPTED for f in plan.benchmark_files(h)],
     output:
         plan.results("prompts", "{style}", "{arm}", "scores.csv"),
     log:
@@ -199,7 +199,7 @@ rule prompt_scores:
     params:
         evaluate=lambda wc: " && ".join(
             f"{PYTHON} evals.run --harness {h} {plan.style_arguments(h, wc.arm, wc.style)}"
-            for h in HARNESSES
+            for h in PROMPTED
             if plan.of_harness(h)
         ),
         records=lambda wc: plan.style_records(wc.arm, wc.style),
@@ -220,7 +220,7 @@ rule prompt_styles:
     log:
         plan.results("logs", "prompt_styles.log"),
     params:
-        benchmarks=list(plan.benchmarks),
+        benchmarks=plan.prompted,
         code=plan.report_code,
     shell:
         "{PYTHON} reports.prompt_styles --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
@@ -229,7 +229,7 @@ rule prompt_styles:
 rule contamination:
     input:
         train=[plan.results("data", f"{stage}.jsonl") for stage in plan.used_stages],
-        benchmarks=[f for h in HARNESSES for f in plan.benchmark_files(h)],
+        benchmarks=[f for h in PROMPTED for f in plan.benchmark_files(h)],
     output:
         f"{REPORT}/contamination.json",
     log:

@@ -47,5 +47,5 @@ rule train:
         out=RUN,
         numerics=plan.numerics,
     shell:
-        "{PYTHON} lmmr1.train --config {input.config} --parent {input.parent} --prompts {input.prompts} "
+        "{TRAIN} --config {input.config} --parent {input.parent} --prompts {input.prompts} "
         "--out {params.out} > {log} 2>&1"
