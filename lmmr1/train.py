@@ -9,8 +9,8 @@ the normaliser still counts them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from lmmr1.batch import collate, completions, informative, rewards_of
 from lmmr1.config import TrainConfig, load_train_config
 from lmmr1.data import data_sha256, prompt_batches, read_samples
 from lmmr1.exits import run_cli
+from lmmr1.files import verify, write
+from lmmr1.lock import owned
 from lmmr1.lora import add_adapters
 from lmmr1.loss import policy_loss
 from lmmr1.metrics import completion_rows, step_metrics, timings
@@ -31,9 +33,9 @@ from lmmr1.processes import ALONE, Processes, join, require_prompts
 from lmmr1.rewards import score, verifier_pool
 from lmmr1.rollout import Engine, HFEngine
 from lmmr1.schedule import learning_rate
-from lmmr1.store import Store, read_manifest, run_key, write_manifest
+from lmmr1.store import LOGS, Store, read_parent, run_key, write_manifest
 from lmmr1.tracking import NOWHERE, VARIABLE, Reporting, parse_names, require_installed
-from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError, UserError
+from lmmr1.types import Batch, Manifest, Sample, ScoredGroup, StepStats, TrainingError, UserError
 from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
 from lmmr1.vllm_engine import VLLMEngine
 
@@ -51,17 +53,34 @@ def train(
     samples = read_samples(prompts)
     data = data_sha256(prompts, samples)
     store = Store(root, run_key(cfg, parent.key, data), processes)
-    if finished := store.finished():
-        return finished, store
+    with _alone(store, prompts):
+        return store.finished() or _run(cfg, parent, samples, data, store, report_to), store
+
+
+def _alone(store: Store, prompts: Path) -> contextlib.AbstractContextManager[None]:
+    """The run's lock; of several processes of one run (`accelerate launch`) the first has it for all."""
+    return owned(store.folder, f"training on {prompts}") if not rank() else contextlib.nullcontext()
+
+
+def rank() -> int:
+    """Number of this process among those that `accelerate launch` started; 0 for one alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _run(
+    cfg: TrainConfig, parent: Manifest, samples: list[Sample], data: str, store: Store, report_to: Reporting
+) -> Manifest:
+    """The stage itself, from the newest resume point to the finished checkpoint."""
     if cfg.trainer == "trl":
         from lmmr1 import trl_trainer
 
-        return trl_trainer.train(cfg, parent, samples, data, store), store
+        return trl_trainer.train(cfg, parent, samples, data, store)
+    processes = store.processes
     policy, reference, engine, optimizer = build(cfg, parent, processes)
     start = store.resume(policy, optimizer)
     trackers = (report_to if processes.main else NOWHERE).open(cfg, store.key, start)
     with progress(processes.main) as bar, verifier_pool(cfg.reward) as verifier, trackers:
-        task = bar.add_task(f"train {prompts.stem}", total=cfg.max_steps, completed=start)
+        task = bar.add_task(f"train {store.key}", total=cfg.max_steps, completed=start)
         for step, samples_P in prompt_batches(samples, cfg.prompts_drawn, cfg.seed, start, cfg.max_steps):
             began = time.perf_counter()
             seed, places = (cfg.seed, step), processes.share(range(len(samples_P)))
@@ -81,7 +100,7 @@ def train(
             if step % cfg.save_steps == 0 and step < cfg.max_steps:
                 store.save(step, policy, optimizer)
             bar.advance(task)
-    return store.finish(policy, parent, cfg, data), store
+    return store.finish(policy, parent, cfg, data)
 
 
 def build(
@@ -178,13 +197,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     report_to = Reporting(parse_names(args.report_to, "--report-to"), args.out)
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
-    cfg, parent = load_train_config(args.config), read_manifest(args.parent)
+    verify(args.config)
+    cfg, parent = load_train_config(args.config), read_parent(args.parent)
     manifest, store = train(cfg, parent, args.prompts, args.checkpoints, report_to)
-    if int(os.environ.get("RANK", "0")):
+    if rank():
         return  # under `accelerate launch` the first process writes what the workflow waits for
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name in ("steps.jsonl", "completions.jsonl", "timings.jsonl"):
-        shutil.copyfile(store.folder / name, args.out / name)
+    for name in LOGS:
+        write(args.out / name, (store.folder / name).read_bytes(), sealed=True)
     write_manifest(args.out / "manifest.json", manifest)
 
 

@@ -5,6 +5,7 @@ EVIDENCE = [
 ]
 EVIDENCE_FIGURES = ["forest", "power", "seeds", "subsets"]
 EVIDENCE += [f"{REPORT}/{f}.svg" for f in EVIDENCE_FIGURES]
+EVIDENCE += [f"{REPORT}/quality.csv", f"{REPORT}/quality.md"]
 
 
 rule scores:
@@ -54,6 +55,25 @@ rule table1:
         code=plan.report_code,
     shell:
         "{PYTHON} reports.tables --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
+
+
+rule quality:
+    input:
+        [plan.results(arm, "scores.csv") for arm in plan.arms],
+    output:
+        csv=f"{REPORT}/quality.csv",
+        md=report(
+            f"{REPORT}/quality.md",
+            caption="../../reports/captions/quality.rst",
+            category="Tables",
+        ),
+    log:
+        plan.results("logs", "quality.log"),
+    params:
+        benchmarks=list(plan.benchmarks),
+        code=plan.report_code,
+    shell:
+        "{PYTHON} reports.quality --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
 
 
 rule plot_arms:

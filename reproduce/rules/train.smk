@@ -8,7 +8,7 @@ rule resolve_config:
     params:
         config=lambda wc: plan.train_config_json(wc.arm, int(wc.seed)),
     shell:
-        "printf '%s\\n' {params.config:q} > {output} 2> {log}"
+        "printf '%s\\n' {params.config:q} > {output} 2> {log}" + SEAL
 
 
 rule adopt:
@@ -21,7 +21,7 @@ rule adopt:
     wildcard_constraints:
         arm=alternatives(plan.adopted),
     shell:
-        "cp {input} {output} 2> {log}"
+        "cp {input} {output} 2> {log}" + SEAL
 
 
 rule train:
