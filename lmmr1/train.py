@@ -52,7 +52,7 @@ def train(
     if cfg.trainer == "trl":
         from lmmr1 import trl_trainer
 
-        return trl_trainer.train(cfg, parent, samples, data, store), store
+        return trl_trainer.train(cfg, parent, samples, data, store, report_to), store
     policy, reference, engine, optimizer = build(cfg, parent)
     start = store.resume(policy, optimizer)
     trackers = report_to.open(cfg, store.key, start)
