@@ -74,7 +74,7 @@ def _run(
     if cfg.trainer == "trl":
         from lmmr1 import trl_trainer
 
-        return trl_trainer.train(cfg, parent, samples, data, store)
+        return trl_trainer.train(cfg, parent, samples, data, store, report_to)
     processes = store.processes
     policy, reference, engine, optimizer = build(cfg, parent, processes)
     start = store.resume(policy, optimizer)

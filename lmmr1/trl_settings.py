@@ -86,6 +86,7 @@ DECIDED = {
     "logging_steps": "the run's logs, one line per rollout batch",
     "logging_strategy": "the run's logs, one line per rollout batch",
     "logging_nan_inf_filter": "the run's logs, which hide nothing",
+    "report_to": "--report-to of the command",
     "remove_unused_columns": "the prompts file",
     "eval_strategy": "evals/, which measures finished checkpoints",
     "do_eval": "evals/, which measures finished checkpoints",
@@ -154,14 +155,13 @@ def check_names(options: dict[str, Any], known: set[str]) -> None:
 
 
 def defaults() -> dict[str, Any]:
-    """Options that `trl:` may change: fp32 as our own loop, nothing reported elsewhere."""
+    """Options that `trl:` may change: fp32 as our own loop."""
     import torch
 
     return {
         "use_cpu": not torch.cuda.is_available(),
         "bf16": False,
         "optim": "adamw_torch_fused",
-        "report_to": [],
         "disable_tqdm": not sys.stderr.isatty(),
     }
 
@@ -205,6 +205,7 @@ def mapped(cfg: TrainConfig, world: int) -> dict[str, Any]:
         "save_steps": cfg.save_steps * per_rollout,
         "save_strategy": "steps",
         "save_total_limit": 2,
+        "report_to": [],  # our own trackers get the rows of steps.jsonl
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
     }

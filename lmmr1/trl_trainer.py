@@ -16,30 +16,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("WANDB_DISABLED", "true")  # nothing is reported unless `trl: {report_to: ...}` says so
-
 import torch
 from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset
 from PIL import Image
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PreTrainedModel,
-    PrinterCallback,
-    ProcessorMixin,
-    TrainerCallback,
-)
+from transformers import AutoModelForImageTextToText, PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from lmmr1.config import TrainConfig
 from lmmr1.data import prompt_batches
 from lmmr1.metrics import completion_rows, step_metrics, timings
-from lmmr1.policy import open_image, use_linear_patch_embedding
+from lmmr1.policy import load_processor, open_image, use_linear_patch_embedding
 from lmmr1.rewards import score, verifier_pool
 from lmmr1.schedule import learning_rate
 from lmmr1.store import Store
+from lmmr1.tracking import NOWHERE, Reporting, Trackers
 from lmmr1.trl_settings import arguments
 from lmmr1.types import Manifest, Rollout, Sample, ScoredGroup, TrainingError, UserError
 
@@ -58,7 +50,9 @@ LEARNER = {
 """TRL's log: name in steps.jsonl. Rewards and lengths are measured by our own metrics.py, on the same completions."""
 
 
-def train(cfg: TrainConfig, parent: Manifest, samples: list[Sample], data_sha256: str, store: Store) -> Manifest:
+def train(
+    cfg: TrainConfig, parent: Manifest, samples: list[Sample], data_sha256: str, store: Store, report_to: Reporting
+) -> Manifest:
     """Run the stage, resuming from TRL's newest whole checkpoint. Every process of a launch gets the manifest.
 
     Raises UserError for bad options before any compute is spent, TrainingError where numbers stop being finite.
@@ -69,8 +63,10 @@ def train(cfg: TrainConfig, parent: Manifest, samples: list[Sample], data_sha256
     with verifier_pool(cfg.reward) as verifier:
         scorer = partial(score, cfg=cfg.reward, sampling=cfg.sampling, verifier=verifier)
         trainer = build(cfg, parent.weights, samples, scorer, args, adapter)
-        trainer.add_callback(RunLog(trainer, store))
-        trainer.train(resume_from_checkpoint=str(point) if point else None)
+        start = int(point.name.partition("-")[2]) // cfg.optimizer_steps if point else 0
+        with (report_to if trainer.is_world_process_zero() else NOWHERE).open(cfg, store.key, start) as trackers:
+            trainer.add_callback(RunLog(trainer, store, trackers))
+            trainer.train(resume_from_checkpoint=str(point) if point else None)
     folder = store.folder / "final.partial"
     write_model(trainer, parent.weights, folder)
     if trainer.is_world_process_zero():
@@ -95,7 +91,7 @@ def build(
     cfg: TrainConfig, weights: str, samples: Sequence[Sample], scorer: Scorer, args: GRPOConfig, adapter: Any = None
 ) -> Trainer:
     """The trainer, ready to run; its logs go nowhere until a RunLog is added."""
-    model, processor = load(weights, args.use_cpu)
+    model, processor = load(weights, args.use_cpu), load_processor(weights, None, cfg.min_pixels, cfg.max_pixels)
     if cfg.freeze_vision:
         model.model.visual.requires_grad_(False)
     longest = cfg.sampling.max_prompt_length + cfg.sampling.max_completion_length
@@ -103,8 +99,6 @@ def build(
     if longest > context:
         raise UserError(f"sampling: prompts and completions of up to {longest} tokens, but {weights} has {context}")
     processor.tokenizer.padding_side = "left"
-    bounds = {"shortest_edge": cfg.min_pixels, "longest_edge": cfg.max_pixels}
-    processor.image_processor.size = dict(processor.image_processor.size) | {k: v for k, v in bounds.items() if v}
     trainer = Trainer(
         cfg,
         Rewards(cfg, scorer, processor.tokenizer.eos_token_id),
@@ -118,16 +112,18 @@ def build(
     return trainer
 
 
-def load(weights: str, on_cpu: bool) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Model in fp32 and its processor; where they go (devices, shards) is TRL's and accelerate's business."""
+def load(weights: str, on_cpu: bool) -> PreTrainedModel:
+    """The model in fp32; where it goes (devices, shards) is TRL's and accelerate's business.
+
+    Raises UserError where it cannot be loaded.
+    """
     try:
         model = AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32, use_safetensors=True)
-        processor = AutoProcessor.from_pretrained(weights)
     except (OSError, ValueError, KeyError) as e:
         raise UserError(f"{weights}: cannot be loaded for training: {' '.join(str(e).split())[:300]}") from None
     if on_cpu:  # elsewhere weights may be sharded, and only the module's own forward gathers them
         use_linear_patch_embedding(model)
-    return model, processor
+    return model
 
 
 def dataset(cfg: TrainConfig, samples: Sequence[Sample]) -> Dataset:
@@ -238,8 +234,8 @@ class Trainer(GRPOTrainer):
 class RunLog(TrainerCallback):
     """Writes what our own loop writes, one line per rollout batch, and seals TRL's checkpoints."""
 
-    def __init__(self, trainer: Trainer, store: Store) -> None:
-        self.trainer, self.store, self.cfg = trainer, store, trainer.cfg
+    def __init__(self, trainer: Trainer, store: Store, trackers: Trackers) -> None:
+        self.trainer, self.store, self.trackers, self.cfg = trainer, store, trackers, trainer.cfg
         self.began, self.learner = 0.0, defaultdict[str, list[float]](list)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -270,9 +266,12 @@ class RunLog(TrainerCallback):
         """One line per log, and the completions."""
         groups, store = self.trainer.rewards.groups, self.store
         learner = {"kl": 0.0} | {name: sum(values) / len(values) for name, values in self.learner.items()}
-        store.log("steps.jsonl", {"step": step, **step_metrics(groups), **learner})
+        metrics = {"step": step, **step_metrics(groups), **learner}
+        seconds = timings(step, time.perf_counter() - self.began, groups)
+        store.log("steps.jsonl", metrics)
         store.log("completions.jsonl", *completion_rows(step, groups, self.trainer.advantages()))
-        store.log("timings.jsonl", timings(step, time.perf_counter() - self.began, groups))
+        store.log("timings.jsonl", seconds)
+        self.trackers.log(step, metrics, seconds)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """TRL has written its checkpoint; when every process has, it becomes a resume point."""
@@ -294,14 +293,13 @@ def write_model(trainer: Trainer, weights: str, folder: Path) -> None:
     if (folder / "adapter_config.json").exists():
         merge_adapter(weights, folder)
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and it names this machine
-    AutoProcessor.from_pretrained(weights).save_pretrained(folder)
+    load_processor(weights).save_pretrained(folder)
 
 
 def merge_adapter(weights: str, folder: Path) -> None:
     """Replace the adapter in `folder` by the whole model: `weights` with the adapter merged into them, on the CPU."""
     from peft import PeftModel
 
-    base, _ = load(weights, on_cpu=False)
-    merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+    merged = PeftModel.from_pretrained(load(weights, on_cpu=False), str(folder)).merge_and_unload()
     shutil.rmtree(folder)
     merged.save_pretrained(folder)

@@ -247,9 +247,9 @@ def test_options_of_trl_pass_through(tmp_path):
 
 def test_options_from_snakemakes_command_line_have_types():
     """There `--config train='{trl: {top_k: 8}}'` arrives as strings."""
-    given = {"top_k": "8", "top_p": "0.9", "bf16": "true", "vllm_mode": "server", "report_to": ["wandb"]}
+    given = {"top_k": "8", "top_p": "0.9", "bf16": "true", "vllm_mode": "server", "fsdp": ["full_shard"]}
     found = with_setting("trl", given).trl
-    assert found == {"top_k": 8, "top_p": 0.9, "bf16": True, "vllm_mode": "server", "report_to": ["wandb"]}
+    assert found == {"top_k": 8, "top_p": 0.9, "bf16": True, "vllm_mode": "server", "fsdp": ["full_shard"]}
     assert [type(v) for v in found.values()] == [int, float, bool, str, list]
 
 
