@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from lmmr1.advantages import zero_variance
-from lmmr1.types import Batch, Rollout, ScoredGroup
+from lmmr1.types import Batch, Rollout, Sample, ScoredGroup
 
 
 def rewards_of(groups: Sequence[ScoredGroup]) -> torch.Tensor:
@@ -46,8 +47,18 @@ def collate(
 def take(batch: Batch, groups: Sequence[int]) -> Batch:
     """The batch's groups with these numbers, in this order."""
     rows = group_rows(groups, batch.num_generations)
-    tensors = (t[rows] for t in (batch.completion_ids, batch.completion_mask, batch.old_logprobs, batch.advantages))
-    return Batch(tuple(batch.samples[i] for i in groups), *tensors, batch.num_generations)
+    return _part(batch, tuple(batch.samples[i] for i in groups), rows)
+
+
+def _part(batch: Batch, samples: tuple[Sample, ...], rows: list[int] | slice) -> Batch:
+    return replace(
+        batch,
+        samples=samples,
+        completion_ids=batch.completion_ids[rows],
+        completion_mask=batch.completion_mask[rows],
+        old_logprobs=batch.old_logprobs[rows],
+        advantages=batch.advantages[rows],
+    )
 
 
 def group_rows(groups: Sequence[int], num_generations: int) -> list[int]:
@@ -58,9 +69,4 @@ def group_rows(groups: Sequence[int], num_generations: int) -> list[int]:
 def minibatches(batch: Batch, count: int) -> list[Batch]:
     """Split by prompts into `count` batches of whole groups, in order."""
     p, g = len(batch.samples) // count, batch.num_generations
-    parts = []
-    for i in range(count):
-        rows = slice(i * p * g, (i + 1) * p * g)
-        tensors = (t[rows] for t in (batch.completion_ids, batch.completion_mask, batch.old_logprobs, batch.advantages))
-        parts.append(Batch(batch.samples[i * p : (i + 1) * p], *tensors, g))
-    return parts
+    return [_part(batch, batch.samples[i * p : (i + 1) * p], slice(i * p * g, (i + 1) * p * g)) for i in range(count)]

@@ -94,7 +94,7 @@ def chat_messages(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
 
     Raises BadRow where they are no chat.
     """
-    messages = row.get("messages", row.get("message"))
+    messages: Any = row.get("messages", row.get("message"))
     if isinstance(messages, str):
         try:
             messages = json.loads(messages)
@@ -117,7 +117,7 @@ def chat_messages(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
     if not good:
         text = f"{where}: `messages` must be a non-empty list of {{role: system|user|assistant, content}}"
         raise BadRow("bad_message", text)
-    return messages
+    return list(messages)
 
 
 def _is_parts(content: Any) -> bool:

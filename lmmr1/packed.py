@@ -118,7 +118,8 @@ def _positions(
             continue
         while found > 0 and grids is not None:
             found, until = found - int(grids[until].prod()) // merged, until + 1
-        position, _ = model.model.get_rope_index(tokens[None], mark[None].int(), image_grid_thw=grids[used:until])
+        grid = None if grids is None else grids[used:until]
+        position, _ = model.model.get_rope_index(tokens[None], mark[None].int(), image_grid_thw=grid)
         out.append(position[:, 0])
         used = until
     return out
@@ -182,8 +183,8 @@ def use_batched_windows(attention: Any) -> None:
         mixed, sizes = torch.empty_like(v), cu_seqlens.diff()
         for size in sizes[sizes > 0].unique().tolist():
             at = (cu_seqlens[:-1][sizes == size, None] + torch.arange(size, device=sizes.device)).flatten()
-            windows = (t[at].view(-1, size, heads, t.size(2)).transpose(1, 2) for t in (q, k, v))
-            mixed[at] = F.scaled_dot_product_attention(*windows).transpose(1, 2).flatten(0, 1)
+            q_, k_, v_ = (t[at].view(-1, size, heads, t.size(2)).transpose(1, 2) for t in (q, k, v))
+            mixed[at] = F.scaled_dot_product_attention(q_, k_, v_).transpose(1, 2).flatten(0, 1)
         return attention.proj(mixed.flatten(1))
 
     attention.forward = attend

@@ -125,7 +125,8 @@ class Policy:
         while len(self._features) > CACHED_IMAGES:
             self._features.popitem(last=False)
         rest = {k: v for k, v in batch.items() if k != "pixel_values"}
-        return rest | {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=images)}}
+        features = BaseModelOutputWithPooling(pooler_output=images)  # type: ignore[arg-type]  # one tensor per image
+        return rest | {"mm_encoder_outputs": {"image": features}}
 
     def reference(self) -> Policy:
         """The same weights without their adapters."""
@@ -236,7 +237,7 @@ def load_policy(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" and not trainable else torch.float32
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             source, revision=revision, dtype=dtype, use_safetensors=True
         )
     except (OSError, ValueError, KeyError) as e:

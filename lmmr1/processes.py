@@ -110,11 +110,16 @@ class FullyShardedDataParallel(DataParallel):
     def shard(self, model: Any) -> None:
         """See Processes."""
         import torch
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        mesh = torch.distributed.init_device_mesh(self.accelerator.device.type, (self.size,))
+        mesh = init_device_mesh(self.accelerator.device.type, (self.size,))
         dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else None
-        options = {"mesh": mesh, "reshard_after_forward": False, "mp_policy": MixedPrecisionPolicy(param_dtype=dtype)}
+        options: dict[str, Any] = {
+            "mesh": mesh,
+            "reshard_after_forward": False,
+            "mp_policy": MixedPrecisionPolicy(param_dtype=dtype),
+        }
         for module in [m for m in model.modules() if type(m).__name__ in self.layers]:
             fully_shard(module, **options)
         fully_shard(model, **options)
@@ -198,8 +203,8 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 def as_sharded(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """`tensor`, which is whole, on the device of `like` and sharded as it is."""
     tensor = tensor.to(like.device)
-    if not hasattr(like, "placements"):
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    if not isinstance(like, DTensor):
+        return tensor
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

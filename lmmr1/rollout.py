@@ -6,7 +6,7 @@ Every row draws from its own pre-drawn uniforms, so a sample does not depend on 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch.nn import functional as F
@@ -79,7 +79,7 @@ class HFEngine:
 
     def _rollout(self, sample_id: str, ids: list[int], logprobs: list[float]) -> Rollout:
         text = self.policy.processor.tokenizer.decode(ids, skip_special_tokens=True)
-        finish = "stop" if ids[-1] == self.policy.eos_id else "length"
+        finish: Literal["stop", "length"] = "stop" if ids[-1] == self.policy.eos_id else "length"
         return Rollout(sample_id, tuple(ids), tuple(logprobs), text, finish)
 
 

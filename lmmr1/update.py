@@ -78,7 +78,7 @@ def accumulate_gradients(
     teacher = None
     if reference is not None and not cfg.loss.kl_in_reward:
         teacher = GroupForward(reference, batch, cfg, grad=False)
-    sums: Counter[str] = Counter(loss=0.0, entropy=0.0, clipped=0.0, kl=0.0, tokens=0.0)
+    sums: Counter[str] = Counter(loss=0.0, entropy=0.0, clipped=0.0, kl=0.0, tokens=0.0)  # type: ignore[call-overload]
     gap = 0.0
     for index in range(len(batch.samples)):
         rows = slice(index * batch.num_generations, (index + 1) * batch.num_generations)

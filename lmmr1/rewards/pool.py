@@ -170,7 +170,7 @@ class WorkerPool:
     def _start(self) -> Worker:
         return Worker(self.module, self.deadline, self.memory_mb)
 
-    def run(self, tasks: list[Task]) -> list[Answer]:
+    def run(self, tasks: Sequence[Task]) -> list[Answer]:
         """Answers to `tasks`, in order, by as many workers as are idle now. From any thread or forked process.
 
         Raises RuntimeError where a worker process cannot be started.
@@ -197,7 +197,7 @@ class WorkerPool:
                 self._give_back(worker)
         return [answers[i] for i in range(len(tasks))]
 
-    def _feed(self, worker: Worker, waiting: deque[int], tasks: list[Task]) -> None:
+    def _feed(self, worker: Worker, waiting: deque[int], tasks: Sequence[Task]) -> None:
         while waiting and len(worker.sent) < IN_FLIGHT:
             number = waiting.popleft()
             worker.send(number, tasks[number])

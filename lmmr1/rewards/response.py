@@ -86,7 +86,7 @@ def last_boxes(text: str) -> str | None:
     r"""The inside of the last balanced `\boxed{...}`, or None. Boxes joined by commas, `and`, `or` go together."""
     opened = deque(_BOX.finditer(text), maxlen=MAX_BOXES)
     parts: list[str] = []
-    later = None
+    later: int | None = None
     while opened:
         box = opened.pop()
         end = _closing(text, box.end())
