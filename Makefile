@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/python -m snakemake --quiet rules reason host --cores $(CORE
 export OMP_NUM_THREADS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup reproduce readme audit docs football test fuzz lint format speed bench clean
+.PHONY: help setup reproduce readme audit docs football test faults twice fuzz lint format speed bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -45,6 +45,12 @@ football: .football/version  ## build the real football simulator (Debian; 6 to 
 
 test: setup  ## run all tests, the smoke profile end to end among them
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+faults: setup  ## break the smoke profile in over 100 ways, write the result into docs/reliability.md
+	$(BIN)/python -m faults --docs docs/reliability.md
+
+twice: setup  ## compare this clone's run of PROFILE with the one in OTHER=path, byte by byte
+	$(BIN)/python -m faults.twice --profile $(PROFILE) compare . $(OTHER)
 
 FUZZ_SECONDS ?= 600
 fuzz: setup  ## fuzz every parser of outside text, 10 minutes each (FUZZ_SECONDS=...)

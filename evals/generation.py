@@ -10,13 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from PIL import Image
 from tqdm import tqdm
 
 from lmmr1.config import DecodingConfig, SamplingConfig
 from lmmr1.types import Rollout, Sample, UserError
+
+if TYPE_CHECKING:
+    from lmmr1.policy import Policy
+
+EngineName = Literal["hf", "vllm"]
+"""What answers: our decode loop, or vLLM (optional, docs/vllm.md)."""
 
 MAX_PROMPT_TOKENS = 32768
 """Longer prompts are an error. Benchmarks have none; the limit stops a run before the memory does."""
@@ -58,25 +64,42 @@ class EvalModel:
 
 
 def load_model(
-    source: str, revision: str | None = None, min_pixels: int | None = None, max_pixels: int | None = None
+    source: str,
+    revision: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    engine: EngineName = "hf",
 ) -> EvalModel:
     """Load a checkpoint folder or Hub id for greedy decoding; images are resized to have at least `min_pixels` and at
-    most `max_pixels` (None: as the checkpoint says). Raises UserError where it is neither."""
+    most `max_pixels` (None: as the checkpoint says). Raises UserError where it is neither, and where `engine` is vllm
+    and that is not installed."""
     from lmmr1.packed import PackedEngine
     from lmmr1.policy import load_policy
 
     policy = load_policy(source, revision=revision, min_pixels=min_pixels, max_pixels=max_pixels)
     size = policy.processor.image_processor.size
+    device, dtype = policy.device.type, str(policy.model.dtype).removeprefix("torch.")
+    answering = PackedEngine(policy) if engine == "hf" else _vllm_engine(policy, revision)
     return EvalModel(
-        engine=PackedEngine(policy),
+        engine=answering,
         render=policy.render,
-        backend=f"{PackedEngine.__name__}/{policy.device.type}",
-        dtype=str(policy.model.dtype).removeprefix("torch."),
+        backend=f"{type(answering).__name__}/{device}",
+        dtype=dtype,
         min_pixels=size.get("shortest_edge"),
         max_pixels=size.get("longest_edge"),
-        token_budget=TOKEN_BUDGET.get(policy.device.type, TOKEN_BUDGET["cuda"]),
+        token_budget=TOKEN_BUDGET.get(device, TOKEN_BUDGET["cuda"]) if engine == "hf" else 2**30,
         context=policy.context,
     )
+
+
+def _vllm_engine(policy: Policy, revision: str | None) -> Engine:
+    """vLLM with nearly all of the GPU: our copy of the weights leaves it, and nothing sleeps. It batches by itself."""
+    from lmmr1.config import VLLMConfig
+    from lmmr1.vllm_engine import VLLMEngine
+
+    policy.model.to("cpu")
+    room = SamplingConfig(max_prompt_length=MAX_PROMPT_TOKENS, max_completion_length=MAX_PROMPT_TOKENS)
+    return VLLMEngine(policy, room, VLLMConfig(gpu_memory_utilization=0.9, sleep_level=0), revision=revision)
 
 
 def greedy(max_new_tokens: int, repetition_penalty: float = 1.0) -> DecodingConfig:

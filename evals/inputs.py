@@ -19,6 +19,7 @@ from evals.adapters import ADAPTERS, literal_list
 from evals.images import with_images
 from evals.problems import Prepared, Problem
 from evals.registry import Benchmark, DataFile
+from lmmr1.files import verify
 from lmmr1.types import UserError
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -40,6 +41,7 @@ def prepare(
     file that is not the pinned one, unless `any_data` allows it.
     """
     path, pin = _locate(benchmark, data_root, benchmark_dir, workspace)
+    verify(path)
     raw = _read_bytes(path)
     reader = READERS[path.suffix] if benchmark.source == "micro" else _reader(benchmark, path)
     problems, count = _read(benchmark, path, reader(path, raw), limit, workspace)

@@ -5,12 +5,13 @@ Replies are text from a model: hostile by assumption, parsed strictly by the cal
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import socket
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ RETRY_SECONDS = 10.0
 """A server that refuses or fails for this long is given up."""
 
 MAX_REPLY_CHARS = 10_000
+
+LEAST_UNREAD = 10
+"""So many questions without a readable reply, and more than half of all, and the judge is refused."""
 
 Parsed = TypeVar("Parsed")
 
@@ -52,7 +56,10 @@ class Question:
 
 
 class ReplyStore:
-    """Replies by content: a SQLite file, safe to kill at any time and to share between processes."""
+    """Replies by content: a SQLite file, safe to kill at any time and to share between processes.
+
+    Every reply has its sha256 beside it; one that is not what it was is an error.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create `path`. Raises UserError where it is something else than such a file."""
@@ -62,25 +69,51 @@ class ReplyStore:
             self._db = sqlite3.connect(path, check_same_thread=False, timeout=30)
             with self._db:
                 self._db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT, model TEXT)")
+                self._db.execute("CREATE TABLE IF NOT EXISTS sums (key TEXT PRIMARY KEY, sha256 TEXT)")
         except sqlite3.Error as e:
             raise UserError(
                 f"{path}: cannot be used to keep the judge's replies ({e}); delete it or name another"
             ) from None
 
     def get(self, key: str) -> str | None:
-        """The reply kept under `key`."""
-        with self._lock:
-            row = self._db.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+        """The reply kept under `key`. Raises UserError where the file is damaged."""
+        query = "SELECT reply, sha256 FROM replies LEFT JOIN sums USING (key) WHERE key = ?"
+        with self._lock, self._mendable():
+            row = self._db.execute(query, (key,)).fetchone()
+        if row and row[1] not in (None, _sum(key, row[0])):
+            raise UserError(f"{self.path}: a kept reply is damaged; delete it and run the same command again")
         return row[0] if row else None
 
     def put(self, key: str, reply: str, model: str) -> None:
-        """Keep a reply; the first one stays."""
-        with self._lock, self._db:
+        """Keep a reply; the first one stays. Raises UserError where the file is damaged or cannot be written."""
+        with self._lock, self._mendable(), self._db:
             self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", (key, reply, model))
+            self._db.execute("INSERT OR IGNORE INTO sums VALUES (?, ?)", (key, _sum(key, reply)))
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drop replies, so that they are asked for again."""
+        dropped = [(key,) for key in keys]
+        with self._lock, self._mendable(), self._db:
+            for table in ("replies", "sums"):
+                self._db.executemany(f"DELETE FROM {table} WHERE key = ?", dropped)
+
+    @contextlib.contextmanager
+    def _mendable(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as e:
+            fix = "free some space, or make it writable, and run the same command again"
+            raise UserError(f"{self.path}: cannot keep the judge's replies ({e}); {fix}") from None
+        except sqlite3.DatabaseError as e:
+            raise UserError(f"{self.path}: damaged ({e}); delete it and run the same command again") from None
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def _sum(key: str, reply: str) -> str:
+    return hashlib.sha256(f"{key}\n{reply}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Judge:
@@ -91,6 +124,10 @@ class Judge:
 
         self.settings, self.server, self.store = settings, server, store
         self.requests = 0
+        self.asked = 0
+        """Questions put by `ask`."""
+        self.unread: list[tuple[str, ...]] = []
+        """Of them those without a readable reply: the keys of all their replies."""
         self._count = threading.Lock()
         self._locks = [threading.Lock() for _ in range(256)]
         timeout = openai.Timeout(server.timeout, connect=CONNECT_SECONDS)
@@ -167,11 +204,27 @@ class Judge:
 
     def ask(self, question: Question, parse: Callable[[str], Parsed | None]) -> Parsed | None:
         """The first reply that `parse` accepts, at most `call.tries` of them; None where none can be read."""
+        question, parsed = Question(encodable(question.prompt), question.call), None
         for attempt in range(question.call.tries):
             parsed = parse(self.reply(question, attempt))
             if parsed is not None:
-                return parsed
-        return None
+                break
+        with self._count:
+            self.asked += 1
+            if parsed is None:
+                self.unread.append(tuple(self.key(question, attempt) for attempt in range(question.call.tries)))
+        return parsed
+
+    def require_readable(self) -> None:
+        """Raise UserError where most questions since the last call got no readable reply; those are forgotten."""
+        asked, unread = self.asked, self.unread
+        self.asked, self.unread = 0, []
+        if len(unread) >= LEAST_UNREAD and 2 * len(unread) > asked:
+            self.store.forget(key for keys in unread for key in keys)
+            raise UserError(
+                f"judge {self.settings.model} at {self.server.url}: {len(unread)} of {asked} questions "
+                "got no reply that can be read; serve the right model there and run the same command again"
+            )
 
     def map(self, function: Callable[[Any], Parsed], items: Sequence[Any]) -> list[Parsed]:
         """`function` of every item, several at once, in order. The first error ends it; what waits is not begun."""

@@ -87,6 +87,8 @@ def score_all(
     if judge is None and protocol.judged(benchmark):
         raise ValueError(f"protocol {protocol.name} needs a judge for {benchmark.name}")
     verdicts = rule(list(zip(problems, responses, strict=True)), judge)
+    if judge is not None:
+        judge.require_readable()
     return [Verdict(v, float(has_format(r)), why, text) for (v, text, why), r in zip(verdicts, responses, strict=True)]
 
 

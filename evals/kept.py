@@ -1,6 +1,7 @@
 """Answers of an evaluation that did not end, whatever ended it: the next attempt takes them up.
 
-Every batch is appended to a journal before anything else is done with it, one line a batch. A run that is killed loses
+Every batch is appended to a journal before anything else is done with it, one line a batch, with the line's sha256: a
+damaged line is named, dropped, and answered again. A run that is killed loses
 the batch that it was working on, and no more; since batches are cut before anything is answered, the next attempt
 makes the missing ones as the first would have, and its records are the same to the byte.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from evals.generation import EvalModel, prompt_sha256
 from lmmr1.config import SamplingConfig
+from lmmr1.files import write, writing
 from lmmr1.types import Rollout, Sample
 
 
@@ -69,27 +71,32 @@ class KeptEngine:
         return hashlib.sha256(how.encode()).hexdigest()
 
     def _keep(self, answers: dict[str, Rollout]) -> None:
-        with self.journal.open("a", encoding="ascii") as file:
-            file.write(json.dumps({key: asdict(rollout) for key, rollout in answers.items()}) + "\n")
+        line = json.dumps({key: asdict(rollout) for key, rollout in answers.items()})
+        with writing(self.journal), self.journal.open("a", encoding="ascii") as file:
+            file.write(f"{_sum(line.encode())} {line}\n")
             file.flush()
             os.fsync(file.fileno())
 
 
 def _read(journal: Path) -> dict[str, Rollout]:
-    """The answers of a journal. A last line that was cut off is cut away, and a file of another kind is removed."""
+    """The answers of a journal. Lines that are not as they were written, or were cut off, are cut out."""
     answers: dict[str, Rollout] = {}
     with contextlib.suppress(FileNotFoundError):
         raw = journal.read_bytes()
-        whole = raw[: raw.rfind(b"\n") + 1]
-        try:
-            for line in whole.splitlines():
-                answers |= {key: _rollout(row) for key, row in json.loads(line).items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            journal.unlink()
-            return {}
+        lines = raw.split(b"\n")
+        kept = [line for line in lines[:-1] if line[:16] == _sum(line[17:]).encode()]
+        for line in kept:
+            answers |= {key: _rollout(row) for key, row in json.loads(line[17:]).items()}
+        if damaged := len(lines) - 1 - len(kept):
+            print(f"{journal}: {damaged} of {len(lines) - 1} lines are damaged and answered again", flush=True)
+        whole = b"".join(line + b"\n" for line in kept)
         if whole != raw:
-            os.truncate(journal, len(whole))
+            write(journal, whole)
     return answers
+
+
+def _sum(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()[:16]
 
 
 def _rollout(row: dict[str, object]) -> Rollout:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from evals.aggregate import to_records
-from evals.generation import EvalModel
+from evals.generation import EngineName, EvalModel
 from evals.inputs import prepare
 from evals.judge import Judge, JudgeServer
 from evals.problems import Measurement
@@ -43,6 +43,7 @@ class Options:
     system_prompt_file: Path | None = None
     limit: int | None = None
     batch_size: int = DEFAULT_BATCH_SIZE
+    engine: EngineName = "hf"
     max_new_tokens: int | None = None
     workers: int | None = 1
     """Processes that answer; None: one for each GPU or core, as far as memory goes."""
@@ -57,8 +58,10 @@ class Options:
     def of(cls, protocol: str = DEFAULT_PROTOCOL, judge_model: str | None = None, **others: Any) -> Options:
         """Options by the protocol's name, with another judge model if one is given.
 
-        Raises UserError for an unknown protocol and for numbers below 1.
+        Raises UserError for an unknown protocol or engine and for numbers below 1.
         """
+        if others.get("engine", "hf") not in get_args(EngineName):
+            raise UserError(f"--engine {others['engine']!r}: give {' or '.join(get_args(EngineName))}")
         numbers = {
             f"--{name.replace('_', '-')}": others.get(name)
             for name in ("limit", "batch_size", "max_new_tokens", "workers")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lmmr1.files import verify, write
 from lmmr1.types import UserError
 
 
@@ -76,14 +77,12 @@ class EvalRecord:
 def write_records(path: Path, records: list[EvalRecord]) -> None:
     """Write `path` as JSON: a list of records, each with its protocol and protocol hash. Atomic (rename)."""
     rows = [{**asdict(r), "protocol_hash": r.protocol.hash} for r in records]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write(path, json.dumps(rows, indent=1, sort_keys=True) + "\n")
 
 
 def read_records(path: Path) -> list[EvalRecord]:
-    """Read what `write_records` wrote. Raises UserError on a missing or malformed file."""
+    """Read what `write_records` wrote. Raises UserError on a missing, damaged or malformed file."""
+    verify(path, f"delete {path.parent} and run the evaluation again")
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return [

@@ -30,12 +30,21 @@ from evals.generation import EvalModel, load_model, overall_sha256
 from evals.judge import Judge, JudgeServer, ReplyStore, check_reachable
 from evals.kept import keeping
 from evals.plan import DEFAULT_BATCH_SIZE, HARNESSES, AnyJob, Options, judge_server, plan, worker_count
-from evals.protocols import DEFAULT_PROTOCOL, ProtocolSettings
+from evals.protocols import DEFAULT_PROTOCOL
 from evals.records import EvalRecord, Protocol, read_records, write_records
 from evals.registry import find
 from evals.scoring import write_jsonl
 from evals.workers import as_many_as_fit, loaded
+from lmmr1.exits import exit_code
+from lmmr1.files import seal_folder, verify, verify_weights, write
+from lmmr1.lock import owned
 from lmmr1.types import UserError
+
+TIMED = ("harness.log", "lm_eval_results.json")
+"""Files of the harnesses that tell the time: other bytes in every run."""
+
+SPARE = ".record.json"
+"""A second name of a record file."""
 
 FROM_MODEL = ("prompt_hash", "backend", "dtype", "min_pixels", "max_pixels")
 """Fields of a protocol that are known only once the model is loaded; the checkpoint key and the data decide them."""
@@ -59,12 +68,13 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
         key, revision = identify_after_names(model, benchmarks)
         jobs = plan(benchmarks, Path(workspace), options)
-        load = partial(_load, model, revision, options.protocol)
+        load = partial(_load, model, revision, options)
         return run_jobs(load, jobs, out, options, checkpoint or key, workers_for(model, jobs, options))
 
 
-def _load(model: str, revision: str | None, protocol: ProtocolSettings) -> EvalModel:
-    return load_model(model, revision, protocol.min_pixels, protocol.max_pixels)
+def _load(model: str, revision: str | None, options: Options) -> EvalModel:
+    protocol = options.protocol
+    return load_model(model, revision, protocol.min_pixels, protocol.max_pixels, options.engine)
 
 
 def check_inputs(model: str, benchmarks: list[str], options: Options) -> None:
@@ -103,11 +113,18 @@ def run_jobs(
     """Run what is not done yet; the model is loaded only if something is, by `workers` processes. All records, in the
     order of `jobs`."""
     open_jobs = [job for job in jobs if not is_done(out / job.name, job, checkpoint)]
+    for job in jobs:
+        if job not in open_jobs and (out / f".{job.name}.lock").exists():
+            with owned(out, f"evaluating {job.name}", f".{job.name}.lock"):
+                pass  # left by a run that was killed after this benchmark; releasing it takes it away
     if open_jobs:
         server = require_judge(open_jobs, options)
-        out.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
-        with loaded(load, workers) as model, _judge(server, out, options) as judge:
+        with contextlib.ExitStack() as stack:
+            for job in open_jobs:
+                stack.enter_context(owned(out, f"evaluating {job.name}", f".{job.name}.lock"))
+            start = time.perf_counter()
+            model = stack.enter_context(loaded(load, workers))
+            judge = stack.enter_context(_judge(server, out, options))
             _add_timing(out, {"load_model": {"seconds": round(time.perf_counter() - start, 3)}})
             for job in open_jobs:
                 _run_job(model, job, out, judge, checkpoint)
@@ -115,7 +132,9 @@ def run_jobs(
 
 
 def workers_for(model: str, jobs: Sequence[AnyJob], options: Options) -> int:
-    """How many processes shall answer: as many as asked for, or as make sense for the largest job."""
+    """How many processes shall answer: as many as asked for, or as make sense for the largest job; vLLM is one."""
+    if options.engine == "vllm":
+        return 1
     batches = max(math.ceil(job.n / job.batch_size) for job in jobs)
     return as_many_as_fit(model, batches) if options.workers is None else min(options.workers, batches)
 
@@ -134,16 +153,30 @@ def _judge(server: JudgeServer | None, out: Path, options: Options) -> Iterator[
 
 
 def is_done(folder: Path, job: AnyJob, checkpoint: str) -> bool:
-    """True where `folder` has a record of this checkpoint, of as many problems or levels, under the same settings."""
+    """True where `folder` has a whole record of this checkpoint, of as many items, under the same settings."""
+    record = folder / "record.json"
+    if not folder.is_dir():
+        return False
     try:
-        records = read_records(folder / "record.json")
-    except UserError:
+        _bring_back(record)
+        records = read_records(record)
+        verify(folder / "samples.jsonl", "it is measured again")
+    except UserError as e:
+        print(e, flush=True)
         return False
     if not records or not (folder / "samples.jsonl").is_file():
         return False
     protocol = asdict(records[0].protocol)
     same = {name: value for name, value in protocol.items() if name not in FROM_MODEL} == job.settings
     return same and (records[0].checkpoint, records[0].n) == (checkpoint, job.n)
+
+
+def _bring_back(record: Path) -> None:
+    """Link a record that Snakemake removed: where a job fails, it deletes all that the job declared, the whole too."""
+    spare = record.with_name(SPARE)
+    if spare.exists() and not record.exists():
+        with contextlib.suppress(OSError):
+            record.hardlink_to(spare)
 
 
 def _run_job(model: EvalModel, job: AnyJob, out: Path, judge: Judge | None, checkpoint: str) -> None:
@@ -161,6 +194,8 @@ def _run_job(model: EvalModel, job: AnyJob, out: Path, judge: Judge | None, chec
             rows = job.answer(keeper, folder, judge)
             write_jsonl(folder / "samples.jsonl", rows)
             write_records(folder / "record.json", _records(rows, model, job, checkpoint))
+            (folder / SPARE).hardlink_to(folder / "record.json")
+            seal_folder(folder, TIMED)
             folder.chmod(0o755)
             shutil.rmtree(out / job.name, ignore_errors=True)
             folder.replace(out / job.name)
@@ -198,9 +233,7 @@ def _add_timing(out: Path, entries: dict[str, dict[str, float]]) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        new = path.with_name("timing.json.partial")
-        new.write_text(json.dumps(known | entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        new.replace(path)
+        write(path, json.dumps(known | entries, indent=1, sort_keys=True) + "\n")
     finally:
         os.close(folder)
 
@@ -239,7 +272,8 @@ def hub_commit(model: str) -> str:
 
 
 def read_manifest(path: Path) -> tuple[str, str]:
-    """`weights` and `key` of a manifest. Raises UserError where it is malformed or its weights are not there."""
+    """`weights` and `key` of a manifest, verified. Raises UserError where either is damaged, malformed or not there."""
+    verify(path)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         weights, key = manifest["weights"], manifest["key"]
@@ -252,6 +286,8 @@ def read_manifest(path: Path) -> tuple[str, str]:
     folder = Path(weights)
     if not folder.is_dir() and (weights.count("/") != 1 or weights.startswith((".", "/"))):
         raise UserError(f"{path}: its weights {weights!r} are no folder here; run from the folder it was made in")
+    if folder.is_dir() and manifest.get("weights_sha256"):
+        verify_weights(folder, manifest["weights_sha256"], f"delete it and {path}, and make the checkpoint again")
     return weights, key
 
 
@@ -270,6 +306,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--any-data", action="store_true", help="measure on files that are not the pinned ones, too")
     parser.add_argument("--limit", type=int, help="only the first N problems")
     parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH_SIZE)
+    parser.add_argument("--engine", default="hf", help="what answers: hf, or vllm (docs/vllm.md)")
     parser.add_argument("--workers", default="1", help="processes that answer; auto: one for each GPU or core")
     parser.add_argument("--max-new-tokens", type=int, help="instead of the protocol's")
     parser.add_argument("--judge-url", help="base URL of an OpenAI-compatible server, e.g. http://localhost:8000/v1")
@@ -280,24 +317,22 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate several checkpoints in one process. 0: done; 2: something that the user can mend."""
-    args = parse_arguments(arguments)
-    try:
-        if len(args.manifest) != len(args.out):
-            counts = f"{len(args.manifest)} manifests but {len(args.out)} output folders"
-            raise UserError(f"{counts}; give as many --out as --manifest")
-        names = ("prompt", "system_prompt_file", "benchmark_dir", "data_root", "any_data", "limit", "batch_size")
-        names += ("max_new_tokens", "judge_cache")
-        given = {name: getattr(args, name) for name in names}
-        given |= {"judge": judge_server(args.judge_url), "workers": worker_count(args.workers)}
-        options = Options.of(args.protocol, args.judge_model, **given)
-        others = [name for name in args.benchmarks if find(name).harness != args.harness]
-        if others:
-            raise UserError(f"benchmark {others[0]!r} runs on {find(others[0]).harness}, not on {args.harness}")
-        _evaluate_all([read_manifest(path) for path in args.manifest], args.out, args.benchmarks, options)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(partial(_main, parse_arguments(arguments)))
+
+
+def _main(args: argparse.Namespace) -> None:
+    if len(args.manifest) != len(args.out):
+        counts = f"{len(args.manifest)} manifests but {len(args.out)} output folders"
+        raise UserError(f"{counts}; give as many --out as --manifest")
+    names = ("prompt", "system_prompt_file", "benchmark_dir", "data_root", "any_data", "limit", "batch_size")
+    names += ("max_new_tokens", "judge_cache", "engine")
+    given = {name: getattr(args, name) for name in names}
+    given |= {"judge": judge_server(args.judge_url), "workers": worker_count(args.workers)}
+    options = Options.of(args.protocol, args.judge_model, **given)
+    others = [name for name in args.benchmarks if find(name).harness != args.harness]
+    if others:
+        raise UserError(f"benchmark {others[0]!r} runs on {find(others[0]).harness}, not on {args.harness}")
+    _evaluate_all([read_manifest(path) for path in args.manifest], args.out, args.benchmarks, options)
 
 
 def _evaluate_all(models: list[tuple[str, str]], outs: list[Path], benchmarks: list[str], options: Options) -> None:
@@ -305,7 +340,7 @@ def _evaluate_all(models: list[tuple[str, str]], outs: list[Path], benchmarks: l
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
         jobs = plan(benchmarks, Path(workspace), options)
         for (weights, key), out in zip(models, outs, strict=True):
-            load = partial(_load, weights, None, options.protocol)
+            load = partial(_load, weights, None, options)
             for r in run_jobs(load, jobs, out, options, key, workers_for(weights, jobs, options)):
                 if r.subset == "all":
                     print(f"{key[:12]} {r.benchmark}: {r.metric} {r.value:.4f} +- {r.stderr:.4f} (n={r.n})")

@@ -12,6 +12,7 @@ from typing import Any
 
 import lmmr1
 from evals.problems import Problem
+from lmmr1.files import write
 from lmmr1.rewards import Question, Verdict, VerifierPool
 from lmmr1.types import Rollout
 
@@ -79,8 +80,4 @@ def sample_row(doc_id: int, problem: Problem, prompt_hash: str, rollout: Rollout
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object per line, ASCII, atomic (rename)."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="ascii", newline="\n") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=True) + "\n")
-    partial.replace(path)
+    write(path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))

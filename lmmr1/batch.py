@@ -43,6 +43,18 @@ def collate(
     return Batch(tuple(g.sample for g in groups), ids, mask, logprobs, advantages, len(groups[0].rollouts))
 
 
+def take(batch: Batch, groups: Sequence[int]) -> Batch:
+    """The batch's groups with these numbers, in this order."""
+    rows = group_rows(groups, batch.num_generations)
+    tensors = (t[rows] for t in (batch.completion_ids, batch.completion_mask, batch.old_logprobs, batch.advantages))
+    return Batch(tuple(batch.samples[i] for i in groups), *tensors, batch.num_generations)
+
+
+def group_rows(groups: Sequence[int], num_generations: int) -> list[int]:
+    """The rows of these groups."""
+    return [i * num_generations + k for i in groups for k in range(num_generations)]
+
+
 def minibatches(batch: Batch, count: int) -> list[Batch]:
     """Split by prompts into `count` batches of whole groups, in order."""
     p, g = len(batch.samples) // count, batch.num_generations

@@ -100,12 +100,24 @@ class LossConfig(Settings):
 
 
 class LoraConfig(Settings):
-    """Low-rank adapters instead of full weights (LoRA, 2106.09685), with PEFT's names."""
+    """Low-rank adapters on the text layers instead of training all weights (LoRA, 2106.09685), with PEFT's names."""
 
     r: int = Field(64, gt=0)
     alpha: int = Field(128, gt=0)
+    """The product of both matrices is scaled by alpha / r."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """0 with our own trainer: its sampler and learner must compute the same."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class VLLMConfig(Settings):
+    """How vLLM shares a GPU with the learner; without a GPU nothing of it applies."""
+
+    gpu_memory_utilization: float = Field(0.4, gt=0, le=1)
+    """Share of the GPU's memory that vLLM may take while it samples."""
+    sleep_level: Literal[0, 1, 2] = 1
+    """What vLLM gives up while the learner works: 0 nothing, 1 the cache (its weights move to the host's memory), 2 its
+    weights too (they come from the learner before the next rollout anyway)."""
 
 
 TRL_HAS: dict[str, tuple[Any, ...]] = {
@@ -140,6 +152,7 @@ class TrainConfig(Settings):
     """Optimizer steps per pass; must divide `num_prompts`."""
     engine: Literal["hf", "vllm"] = "hf"
     """What samples: our decode loop on the learner's own weights, or vLLM (optional, docs/vllm.md)."""
+    vllm: VLLMConfig = VLLMConfig()
     advantage: Literal["group_norm", "group_mean", "rloo", "reinforce_baseline"] = "group_norm"
     learning_rate: float = Field(3e-4, gt=0)
     warmup_steps: int = Field(5, ge=0)
@@ -150,7 +163,9 @@ class TrainConfig(Settings):
     max_grad_norm: float = Field(1.0, gt=0)
     freeze_vision: bool = False
     lora: LoraConfig | None = None
+    """Train adapters only; then the vision tower is frozen too, and a reference costs no second copy."""
     gradient_checkpointing: bool = False
+    """Compute layers anew in the backward pass instead of keeping what is inside: a third more time, less memory."""
     min_pixels: int | None = Field(None, gt=0)
     max_pixels: int | None = Field(None, gt=0)
     """Bounds of an image's area, to which it is scaled; None: the checkpoint's own processor. Training only."""

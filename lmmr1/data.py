@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from lmmr1.files import verify
 from lmmr1.types import Sample, UserError
 
 
@@ -27,9 +28,10 @@ def read_samples(path: Path) -> list[Sample]:
     """Read prompts: one JSON object per line with `id`, `messages` (or `message`, a stringified list), `answer`.
 
     Image items name a file relative to the folder of `path`. Every image is opened and verified.
-    Raises UserError, naming file and line, for a missing or empty file, bytes that are not UTF-8, a line that is not
-    JSON, a missing field, a repeated id or an unreadable image.
+    Raises UserError, naming file and line, for a damaged, missing or empty file, bytes that are not UTF-8, a line that
+    is not JSON, a missing field, a repeated id or an unreadable image.
     """
+    verify(path)
     try:
         lines = path.read_bytes().splitlines()
     except (FileNotFoundError, IsADirectoryError):

@@ -5,9 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from lmmr1.files import cannot_write
 from lmmr1.types import TrainingError, UserError
 
 FAILURE, BAD_INPUT, REGRESSION, INCONCLUSIVE = 1, 2, 3, 4
+
+
+NO_SPACE = "No space left on device"
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory", "bad_alloc")
+"""How libraries say it inside their own errors."""
 
 
 def run_cli(main: Callable[[], None]) -> None:
@@ -15,12 +21,37 @@ def run_cli(main: Callable[[], None]) -> None:
 
     Any other exception is ours, and keeps its traceback.
     """
+    if code := exit_code(main):
+        sys.exit(code)
+
+
+def exit_code(main: Callable[[], int | None]) -> int:
+    """What `main` returns, 0 for None; the exit code of an error after its line was printed (see `run_cli`)."""
     try:
-        main()
+        return main() or 0
     except UserError as e:
-        sys.exit(_say(e, BAD_INPUT))
+        return _say(e, BAD_INPUT)
     except TrainingError as e:
-        sys.exit(_say(e, FAILURE))
+        return _say(e, FAILURE)
+    except (OSError, MemoryError, RuntimeError) as e:
+        mendable = shortage(e)
+        if mendable is None:
+            raise
+        return _say(mendable, BAD_INPUT)
+
+
+def shortage(error: Exception) -> UserError | None:
+    """An error of a machine that ran out of space or memory, or refuses to write, as the user should read it."""
+    text = str(error)
+    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
+        return UserError(
+            "the machine is out of memory; end other processes or lower the batch size, and run the same command again"
+        )
+    if isinstance(error, OSError) and (refused := cannot_write(error.filename or "a file", error)):
+        return refused
+    if NO_SPACE in text:
+        return UserError(f"the disk is full ({text[:200]}); free some space and run the same command again")
+    return None
 
 
 def _say(error: Exception, code: int) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as transformers_logging
@@ -37,6 +40,10 @@ class Policy:
     eos_id: int
     """Token that ends a completion."""
     version: int = 0
+    peft: Any = None
+    """peft's wrapper of `model`, where adapters are trained (lora.py)."""
+    adapters: bool = True
+    """False computes without them: the reference."""
     _shared: tuple[tuple[Any, ...], Prefix] | None = None
     _features: OrderedDict[Path, torch.Tensor] = field(default_factory=OrderedDict)
 
@@ -96,7 +103,7 @@ class Policy:
         tag = (tuple(s.id for s in samples), self.version, max_prompt_length)
         if grad and self._shared and self._shared[0] == tag:
             return self._shared[1]
-        with torch.set_grad_enabled(grad):
+        with torch.set_grad_enabled(grad), self.computing():
             prefix = Prefix.forward(self.model, self.with_features(samples, self.encode(samples, max_prompt_length)))
         self._shared = (tag, prefix) if grad else None
         return prefix
@@ -119,6 +126,14 @@ class Policy:
             self._features.popitem(last=False)
         rest = {k: v for k, v in batch.items() if k != "pixel_values"}
         return rest | {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=images)}}
+
+    def reference(self) -> Policy:
+        """The same weights without their adapters."""
+        return replace(self, adapters=False, _shared=None)
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Around every read of the weights: switches the adapters off where this is the reference."""
+        return self.peft.disable_adapter() if self.peft is not None and not self.adapters else nullcontext()
 
     def stepped(self) -> None:
         """Tell the policy that its weights changed."""
@@ -278,3 +293,31 @@ def use_linear_patch_embedding(model: Any) -> None:
     """Replace the patch embedding's Conv3d (kernel = stride) by the equal matrix product: 9 times faster on CPU."""
     patch = model.model.visual.patch_embed
     patch.forward = lambda pixels: F.linear(pixels.to(patch.proj.weight.dtype), patch.proj.weight.flatten(1))
+
+
+class _OneLayer:
+    """Stands for a cache inside a checkpointed layer, which runs twice: keeps keys and values, appends nothing."""
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        self.kept = keys, values
+        return self.kept
+
+
+def recompute_layers(model: Any) -> None:
+    """Gradient checkpointing for prompts and images. Hugging Face's own drops the keys and values that we need."""
+    if any(p.requires_grad for p in model.model.visual.parameters()):
+        model.model.visual.gradient_checkpointing_enable({"use_reentrant": False})
+    for index, layer in enumerate(model.model.language_model.layers):
+        layer.forward = partial(_recomputed, layer.forward, index)
+
+
+def _recomputed(forward: Any, index: int, hidden: torch.Tensor, past_key_values: Any, **others: Any) -> torch.Tensor:
+    """A decoder layer's forward that keeps its input, its output and the prompt's keys and values, and nothing else."""
+
+    def inside(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        cache = _OneLayer()
+        return forward(x, past_key_values=cache, **others), *cache.kept
+
+    out, keys, values = checkpoint(inside, hidden, use_reentrant=False)
+    past_key_values.update(keys, values, index)
+    return out

@@ -27,9 +27,18 @@ class Engine(Protocol):
     """True where its log-probabilities are the learner's own; otherwise importance weights correct the difference."""
 
     def generate(
-        self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
+        self,
+        samples: Sequence[Sample],
+        sampling: SamplingConfig,
+        num_generations: int,
+        seed: tuple[int, ...],
+        places: Sequence[int] | None = None,
     ) -> list[tuple[Rollout, ...]]:
-        """P samples in, P tuples of G rollouts out, in order, drawn from the policy's present weights."""
+        """P samples in, P tuples of G rollouts out, in order, drawn from the policy's present weights.
+
+        `places` says where the samples stand in the whole batch that several processes share (None: 0, 1, ...): what a
+        sample draws depends on the seed and its place alone, not on who draws it.
+        """
 
 
 class HFEngine:
@@ -42,13 +51,19 @@ class HFEngine:
         self.policy, self.share_prefix = policy, share_prefix
 
     def generate(
-        self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
+        self,
+        samples: Sequence[Sample],
+        sampling: SamplingConfig,
+        num_generations: int,
+        seed: tuple[int, ...],
+        places: Sequence[int] | None = None,
     ) -> list[tuple[Rollout, ...]]:
         """Sample G completions per prompt; temperature 0 is greedy. The same seed gives the same completions."""
-        policy, g = self.policy, num_generations
+        policy, g, places = self.policy, num_generations, list(range(len(samples)) if places is None else places)
         prefix, head = self.prompts(samples, sampling)
         generator = torch.Generator().manual_seed(hash(tuple(seed)) % 2**63)
-        uniforms = torch.rand(len(samples) * g, sampling.max_completion_length, generator=generator)
+        uniforms = torch.rand(max(places) + 1, g, sampling.max_completion_length, generator=generator)
+        uniforms = uniforms[places].flatten(0, 1)
         penalty = sampling.repetition_penalty if isinstance(sampling, DecodingConfig) else 1.0
         with torch.inference_mode():
             ids, lengths, logprobs = _decode(

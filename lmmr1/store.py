@@ -1,18 +1,20 @@
 """Checkpoints: content-addressed, resumable, never overwritten in place.
 
-checkpoints/{key}/final/      the finished model in Hugging Face format; manifest.json beside it is written last
+checkpoints/{key}/final/      the finished model in Hugging Face format, sealed; manifest.json beside it is written last
 checkpoints/{key}/resume/     step-N folders: weights, optimizer state, the logs' lengths; the newest good one counts
 checkpoints/{key}/steps.jsonl, completions.jsonl, timings.jsonl    what the run wrote so far
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -24,26 +26,15 @@ from safetensors.torch import load_file, save_file
 
 from lmmr1 import NUMERICS
 from lmmr1.config import TrainConfig
+from lmmr1.files import seal, seal_folder, sha256_file, sha256_weights, verify, verify_weights, write, writing
+from lmmr1.lora import save_adapters
 from lmmr1.policy import Policy, load_processor
-from lmmr1.types import Manifest, UserError
+from lmmr1.processes import ALONE, Processes, as_sharded, whole
+from lmmr1.types import Manifest, TrainingError, UserError
 
 LOGS = ("steps.jsonl", "completions.jsonl", "timings.jsonl")
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW keeps per parameter; `step` differs between parameters where a step left some without gradient."""
-
-
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def sha256_weights(folder: Path) -> str:
-    """Hex sha256 over the names and contents of a checkpoint's safetensors files. Raises UserError without any."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{folder}: not a checkpoint folder, it holds no .safetensors file")
-    return hashlib.sha256("".join(f.name + sha256_file(f) for f in files).encode()).hexdigest()
 
 
 def run_key(cfg: TrainConfig, parent_key: str, data_sha256: str) -> str:
@@ -52,22 +43,30 @@ def run_key(cfg: TrainConfig, parent_key: str, data_sha256: str) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, sealed: bool = False) -> None:
     """Write through a temporary file, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True) + "\n", sealed)
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Raises UserError where the file is missing or not a manifest."""
+    """Raises UserError where the file is missing, damaged or not a manifest."""
+    verify(path)
     try:
         return Manifest(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path}: no such manifest; train or adopt the checkpoint first") from None
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as e:
         raise UserError(f"{path}: not a manifest ({e})") from None
+
+
+def read_parent(path: Path) -> Manifest:
+    """`read_manifest` of a checkpoint that will be used: its weights are verified. Raises UserError where damaged."""
+    manifest = read_manifest(path)
+    if (folder := Path(manifest.weights)).is_dir():
+        made_here = (folder.parent / "manifest.json").is_file() or (folder / "pretrain.json").is_file()
+        what = f"delete {folder.parent} and {path}" if made_here else f"get it again, or delete {path}"
+        verify_weights(folder, manifest.weights_sha256, f"{what}, then make it again")
+    return manifest
 
 
 def adopt(weights: str, name: str) -> Manifest:
@@ -101,11 +100,12 @@ def code_version() -> str:
 
 
 class Store:
-    """The folder of one run."""
+    """The folder of one run. Of several processes, which all see it, one writes."""
 
-    def __init__(self, root: Path, key: str) -> None:
-        self.folder, self.key = root / key, key
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, root: Path, key: str, processes: Processes = ALONE) -> None:
+        self.folder, self.key, self.processes = root / key, key, processes
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def final(self) -> Path:
@@ -113,89 +113,146 @@ class Store:
         return self.folder / "final"
 
     def resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
-        """Load the newest whole resume point and cut the logs back to it. Returns the step to continue after, or 0."""
-        points = sorted(self.folder.glob("resume/step-*"), key=lambda p: int(p.name.partition("-")[2]))
+        """Load the newest whole resume point and cut the logs back to it. Returns the step to continue after, or 0.
+
+        Raises TrainingError where the processes do not see the same folder.
+        """
+        step = self._resume(policy, optimizer)
+        if set(self.processes.collect(step)) != {step}:
+            raise TrainingError(f"{self.folder}: not every process sees the same resume points; is the folder shared?")
+        return step
+
+    def _resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
+        points = sorted(self.folder.glob("resume/step-*[0-9]"), key=lambda p: int(p.name.partition("-")[2]))
         for point in reversed(points):
             try:
-                state = json.loads((point / "state.json").read_text(encoding="utf-8"))
-                for name, digest in state["sha256"].items():
-                    if sha256_file(point / name) != digest:
-                        raise ValueError(f"{name} is damaged")
+                state = self._checked_state(point)
                 weights, moments = load_file(point / "model.safetensors"), load_file(point / "optimizer.safetensors")
             except (OSError, ValueError, KeyError, SafetensorError) as e:
                 print(f"resume point {point} is not usable ({e}); trying the one before", flush=True)
                 continue
-            policy.model.load_state_dict(weights, strict=False)
-            policy.stepped()
+            _load_weights(policy, weights)
             _load_moments(policy, optimizer, moments)
             self._cut_logs(state["log_bytes"])
             return state["step"]
         self._cut_logs(dict.fromkeys(LOGS, 0))
         return 0
 
+    def _checked_state(self, point: Path) -> dict[str, Any]:
+        """What a resume point says. Raises UserError or ValueError where it, its tensors or the logs are damaged."""
+        verify(point / "state.json")
+        state = json.loads((point / "state.json").read_text(encoding="utf-8"))
+        for name, digest in state["sha256"].items():
+            if sha256_file(point / name) != digest:
+                raise ValueError(f"{name} is damaged")
+        for name, digest in state["log_sha256"].items():
+            if sha256_start(self.folder / name, state["log_bytes"][name]) != digest:
+                raise ValueError(f"{self.folder / name} is damaged")
+        return state
+
+    def _state(self, step: int, digests: dict[str, str]) -> dict[str, Any]:
+        """What a resume point says: its step, sha256 of its files, the logs' lengths and sha256 so far."""
+        sizes = {name: (self.folder / name).stat().st_size for name in LOGS}
+        logs = {name: sha256_start(self.folder / name, size) for name, size in sizes.items()}
+        return {"step": step, "log_bytes": sizes, "log_sha256": logs, "sha256": digests}
+
     def _cut_logs(self, sizes: dict[str, int]) -> None:
-        for name in LOGS:
+        for name in LOGS if self.processes.main else ():
             (self.folder / name).touch()
             os.truncate(self.folder / name, sizes[name])
 
     def log(self, name: str, *rows: dict[str, Any]) -> None:
         """Append JSON lines. A half-written line after a crash lies beyond the resume point and is cut off."""
-        with (self.folder / name).open("a", encoding="utf-8") as f:
+        if not self.processes.main:
+            return
+        with writing(self.folder / name), (self.folder / name).open("a", encoding="utf-8") as f:
             f.writelines(json.dumps(row) + "\n" for row in rows)
 
     def save(self, step: int, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
-        """Write a resume point under a temporary name, rename it, then drop older ones but one."""
+        """Write a resume point under a temporary name, rename it, then drop older ones but one.
+
+        Weights and moments are whole, however many processes have them: any number can go on from there.
+        """
+        # trainable tensors only: the others are those of the parent
+        trained = {k: p for k, p in policy.model.named_parameters() if p.requires_grad}
+        weights = self._whole(trained)
+        moments = self._whole(_moments(policy, optimizer))
+        if not self.processes.main:
+            return
         point = self.folder / "resume" / f"step-{step}"
-        partial = _fresh(point.with_name(point.name + ".partial"))
-        # trainable tensors only: the others are those of the parent; clones, because safetensors refuses shared memory
-        save_file(
-            {k: p.detach().cpu().clone() for k, p in policy.model.named_parameters() if p.requires_grad},
-            partial / "model.safetensors",
-        )
-        save_file(_moments(policy, optimizer), partial / "optimizer.safetensors")
+        with saving(point):
+            partial = _fresh(point.with_name(point.name + ".partial"))
+            save_file(weights, partial / "model.safetensors")
+            save_file(moments, partial / "optimizer.safetensors")
         digests = {f.name: sha256_file(f) for f in sorted(partial.glob("*.safetensors"))}
-        sizes = {name: (self.folder / name).stat().st_size for name in LOGS}
-        write_json(partial / "state.json", {"step": step, "log_bytes": sizes, "sha256": digests})
-        shutil.rmtree(point, ignore_errors=True)
-        os.replace(partial, point)
+        write_json(partial / "state.json", self._state(step, digests), sealed=True)
+        with saving(point):
+            shutil.rmtree(point, ignore_errors=True)
+            os.replace(partial, point)
         points = sorted(self.folder.glob("resume/step-*[0-9]"), key=lambda p: int(p.name.partition("-")[2]))
         for old in points[:-2]:
             shutil.rmtree(old)
+
+    def _whole(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Copies on the CPU, gathered one after another where they are sharded; empty but in the process that writes.
+
+        Clones, because safetensors refuses shared memory.
+        """
+        parts = ((name, whole(tensor.detach())) for name, tensor in tensors.items())
+        return {name: tensor.cpu().clone() for name, tensor in parts if self.processes.main}
 
     def seal(self, step: int, point: Path) -> None:
         """Make a resume point of a folder that another trainer wrote: digests and the logs' lengths beside it, last."""
         files = sorted(f for f in point.rglob("*") if f.is_file())
         digests = {str(f.relative_to(point)): sha256_file(f) for f in files}
-        sizes = {name: (self.folder / name).stat().st_size for name in LOGS}
-        write_json(point / "state.json", {"step": step, "log_bytes": sizes, "sha256": digests})
+        write_json(point / "state.json", self._state(step, digests), sealed=True)
 
     def sealed(self) -> Path | None:
         """The newest whole sealed folder in resume/, or None; the logs are cut back to it."""
         points = sorted(self.folder.glob("resume/checkpoint-*"), key=lambda p: int(p.name.partition("-")[2]))
         for point in reversed(points):
             try:
-                state = json.loads((point / "state.json").read_text(encoding="utf-8"))
-                damaged = [name for name, digest in state["sha256"].items() if sha256_file(point / name) != digest]
+                state = self._checked_state(point)
             except (OSError, ValueError, KeyError) as e:
-                damaged = [str(e)]
-            if not damaged:
-                self._cut_logs(state["log_bytes"])
-                return point
-            print(f"resume point {point} is not usable ({damaged[0]}); trying the one before", flush=True)
+                print(f"resume point {point} is not usable ({e}); trying the one before", flush=True)
+                continue
+            self._cut_logs(state["log_bytes"])
+            return point
         self._cut_logs(dict.fromkeys(LOGS, 0))
         return None
 
     def finish(self, policy: Policy, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
         """Write the model in Hugging Face format (rename at the end) and return its manifest."""
-        partial = _fresh(self.folder / "final.partial")
-        policy.model.save_pretrained(partial)
-        load_processor(policy.source).save_pretrained(partial)  # not the image bounds of training
-        return self.publish(partial, parent, cfg, data_sha256)
+        weights = self._whole(dict(policy.model.named_parameters())) if self.processes.sharded else None
+        if self.processes.main:
+            self._write_final(policy, weights, parent, cfg, data_sha256)
+        self.processes.collect(None)  # none goes on before the files are there
+        return read_manifest(self.folder / "manifest.json")
+
+    def _write_final(
+        self,
+        policy: Policy,
+        weights: dict[str, torch.Tensor] | None,
+        parent: Manifest,
+        cfg: TrainConfig,
+        data_sha256: str,
+    ) -> None:
+        with saving(self.final):
+            partial = _fresh(self.folder / "final.partial")
+            if policy.peft is not None:
+                save_adapters(policy.peft, partial / "adapter")
+            policy.model.save_pretrained(partial, state_dict=weights)
+            load_processor(policy.source).save_pretrained(partial)  # not the image bounds of training
+        self.publish(partial, parent, cfg, data_sha256)
 
     def publish(self, partial: Path, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
-        """Make `partial`, a whole model in Hugging Face format, the run's result (by renaming); its manifest."""
-        shutil.rmtree(self.final, ignore_errors=True)
-        os.replace(partial, self.final)
+        """Make `partial`, a whole model in Hugging Face format, the sealed result (by renaming); its manifest."""
+        with saving(self.final):
+            seal_folder(partial)
+            shutil.rmtree(self.final, ignore_errors=True)
+            os.replace(partial, self.final)
+        for name in LOGS:
+            seal(self.folder / name)
         digest = sha256_weights(self.final)
         manifest = _manifest(self.key, str(self.final), digest, parent.key, cfg.model_dump(), data_sha256)
         write_manifest(self.folder / "manifest.json", manifest)
@@ -203,19 +260,47 @@ class Store:
         return manifest
 
     def finished(self) -> Manifest | None:
-        """The manifest of a finished run, or None. Raises UserError where its weights are damaged."""
+        """The manifest of a finished run, or None. Raises UserError where anything of it is damaged."""
         path = self.folder / "manifest.json"
         if not path.exists():
             return None
+        fix = f"delete {self.folder} and run the same command again"
+        verify(path, fix)
         manifest = read_manifest(path)
-        if sha256_weights(self.final) != manifest.weights_sha256:
-            raise UserError(f"{self.final}: the weights are damaged (sha256 differs from {path}); delete {self.folder}")
+        verify_weights(self.final, manifest.weights_sha256, fix)
+        for name in LOGS:
+            verify(self.folder / name, fix)
+        if self.processes.main:
+            shutil.rmtree(
+                self.folder / "resume", ignore_errors=True
+            )  # of a run that was killed right after its manifest
         return manifest
+
+
+def sha256_start(path: Path, size: int) -> str:
+    """Hex sha256 of the first `size` bytes of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        while size and (piece := f.read(min(size, 1 << 20))):
+            digest.update(piece)
+            size -= len(piece)
+    return digest.hexdigest() if not size else ""
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """The edge between two rules: written last, so its existence means that the checkpoint is complete."""
-    write_json(path, asdict(manifest))
+    write_json(path, asdict(manifest), sealed=True)
+
+
+@contextlib.contextmanager
+def saving(target: Path) -> Iterator[None]:
+    """Inside, weights are written for `target`. Raises UserError where the file system refuses, with the fix."""
+    with writing(target):
+        try:
+            yield
+        except SafetensorError as e:  # its own word for any error of the file system
+            fix = "free some space or make it writable, and run the same command again"
+            raise UserError(f"{target}: cannot be written ({e}); {fix}") from None
 
 
 def _fresh(folder: Path) -> Path:
@@ -226,14 +311,20 @@ def _fresh(folder: Path) -> Path:
 
 def _moments(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     names = {p: n for n, p in policy.model.named_parameters()}
-    return {
-        f"{names[p]}:{kind}": state[kind].detach().cpu().clone()
-        for p, state in optimizer.state.items()
-        for kind in MOMENTS
-    }
+    return {f"{names[p]}:{kind}": state[kind] for p, state in optimizer.state.items() for kind in MOMENTS}
+
+
+@torch.no_grad()
+def _load_weights(policy: Policy, weights: dict[str, torch.Tensor]) -> None:
+    params = dict(policy.model.named_parameters())
+    for name, tensor in weights.items():
+        params[name].copy_(as_sharded(tensor, params[name]))
+    policy.stepped()
 
 
 def _load_moments(policy: Policy, optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]) -> None:
     params = dict(policy.model.named_parameters())
     for name in {k.rpartition(":")[0] for k in moments}:
-        optimizer.state[params[name]] = {kind: moments[f"{name}:{kind}"].to(params[name].device) for kind in MOMENTS}
+        param, (mean, square, step) = params[name], (moments[f"{name}:{kind}"] for kind in MOMENTS)
+        values = (as_sharded(mean, param), as_sharded(square, param), step.to(param.device))
+        optimizer.state[param] = dict(zip(MOMENTS, values, strict=True))

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from lmmr1.lora import effective_weight
 from lmmr1.policy import Prefix
 
 
@@ -48,22 +50,26 @@ class TextWeights:
         text, layers, fused = model.model.language_model, [], []
 
         def fuse(parts: list[torch.Tensor]) -> torch.Tensor:
-            whole = torch.cat(parts)
+            whole = torch.cat(parts) if len(parts) > 1 else parts[0]
             if not grad:
                 return whole
             leaf = whole.detach().requires_grad_(whole.requires_grad)
             fused.append((whole, leaf))
             return leaf
 
+        def alone(linear: Any) -> torch.Tensor:
+            weight = effective_weight(linear)
+            return weight if weight is linear.weight else fuse([weight])
+
         with torch.set_grad_enabled(grad):
             for layer in text.layers:
                 a, m = layer.self_attn, layer.mlp
-                qkv, bias = ([getattr(p, kind) for p in (a.q_proj, a.k_proj, a.v_proj)] for kind in ("weight", "bias"))
+                projections = a.q_proj, a.k_proj, a.v_proj
                 layers.append(
                     LayerWeights(
-                        layer.input_layernorm.weight, fuse(qkv), fuse(bias), a.o_proj.weight,
-                        layer.post_attention_layernorm.weight, fuse([m.gate_proj.weight, m.up_proj.weight]),
-                        m.down_proj.weight,
+                        layer.input_layernorm.weight, fuse([effective_weight(p) for p in projections]),
+                        fuse([p.bias for p in projections]), alone(a.o_proj), layer.post_attention_layernorm.weight,
+                        fuse([effective_weight(p) for p in (m.gate_proj, m.up_proj)]), alone(m.down_proj),
                     )
                 )  # fmt: skip
         first = text.layers[0].self_attn
@@ -198,6 +204,7 @@ def group_hidden(
     lengths: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
+    recompute: bool = False,
 ) -> torch.Tensor:
     """Hidden states that predict every completion token of one group, with gradient.
 
@@ -206,34 +213,48 @@ def group_hidden(
         ids: (G, T) completions, right-padded.
         lengths: (G,) completion tokens per row.
         cos, sin: (1, >= T - 1, head dim) of the completion's positions.
+        recompute: keep a layer's input alone, and compute its inside again in the backward pass.
 
     Returns:
         (G, T, H); the first is the prompt's last hidden state. Places beyond a row's length are undefined.
     """
     g, n, width = ids.size(0), ids.size(1) - 1, w.embedding.size(1)
-    heads, kv, dim = w.heads, w.kv_heads, w.head_dim
     first = prefix.last_leaf[row].expand(g, 1, width)
     if n == 0:
         return first
     rows, pad = _Rows(lengths - 1, n), prefix.padding(row)
     prompt = prefix.mask.size(1) - pad
-    visible = torch.ones(n, prompt + n, dtype=torch.bool, device=ids.device).tril(prompt).repeat(heads // kv, 1)
+    visible = (
+        torch.ones(n, prompt + n, dtype=torch.bool, device=ids.device).tril(prompt).repeat(w.heads // w.kv_heads, 1)
+    )
     cos, sin = (rows.pick(t[0, :n].repeat(g, 1))[:, None] for t in (cos, sin))
     x = F.embedding(rows.pick(ids[:, :-1].reshape(-1)), w.embedding, w.padding_idx)
-    for layer, (prompt_k, prompt_v) in zip(w.layers, prefix.kv_leaves, strict=True):
-        # split and chunk, not slices: their backward is one concatenation instead of a zero-filled copy of the whole
-        qkv = F.linear(F.rms_norm(x, (width,), layer.norm1, w.eps), layer.qkv, layer.qkv_bias)
-        qk, v = qkv.view(-1, heads + 2 * kv, dim).split([heads + kv, kv], 1)
-        grid = rows.spread(torch.cat([rope(qk, cos, sin), v], 1).flatten(1)).view(g, n, heads + 2 * kv, dim)
-        q, k, v = grid.split([heads, kv, kv], 2)
-        k = torch.cat([prompt_k[row : row + 1, :, pad:].expand(g, -1, -1, -1), k.transpose(1, 2)], 2)
-        v = torch.cat([prompt_v[row : row + 1, :, pad:].expand(g, -1, -1, -1), v.transpose(1, 2)], 2)
-        # the query heads of one KV head become rows of it, so keys and values are never repeated
-        q = q.reshape(g, n, kv, heads // kv, dim).permute(0, 2, 3, 1, 4).reshape(g, kv, -1, dim)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
-        mixed = mixed.view(g, kv, heads // kv, n, dim).permute(0, 3, 1, 2, 4).reshape(g * n, heads * dim)
-        x = x + F.linear(rows.pick(mixed), layer.out)
-        gate, up = F.linear(F.rms_norm(x, (width,), layer.norm2, w.eps), layer.gate_up).chunk(2, -1)
-        x = x + F.linear(F.silu(gate) * up, layer.down)
+    for layer, prompt_kv in zip(w.layers, prefix.kv_leaves, strict=True):
+        prompt_k, prompt_v = (t[row : row + 1, :, pad:].expand(g, -1, -1, -1) for t in prompt_kv)
+        arguments = (w, layer, x, prompt_k, prompt_v, visible, cos, sin, rows)
+        x = checkpoint(_layer, *arguments, use_reentrant=False) if recompute else _layer(*arguments)
     x = rows.spread(F.rms_norm(x, (width,), w.norm, w.eps)).view(g, n, width)
     return torch.cat([first, x], 1)
+
+
+def _layer(
+    w: TextWeights, layer: LayerWeights, x: torch.Tensor, prompt_k: torch.Tensor, prompt_v: torch.Tensor,
+    visible: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rows: _Rows,
+) -> torch.Tensor:  # fmt: skip
+    """One decoder layer on the real tokens of a group, (m, H); prompt_k, prompt_v: (G, KV heads, prompt, head dim)."""
+    heads, kv, dim, width = w.heads, w.kv_heads, w.head_dim, x.size(1)
+    g = prompt_k.size(0)
+    # split and chunk, not slices: their backward is one concatenation instead of a zero-filled copy of the whole
+    qkv = F.linear(F.rms_norm(x, (width,), layer.norm1, w.eps), layer.qkv, layer.qkv_bias)
+    qk, v = qkv.view(-1, heads + 2 * kv, dim).split([heads + kv, kv], 1)
+    grid = rows.spread(torch.cat([rope(qk, cos, sin), v], 1).flatten(1)).view(g, -1, heads + 2 * kv, dim)
+    q, k, v = grid.split([heads, kv, kv], 2)
+    n = q.size(1)
+    k, v = torch.cat([prompt_k, k.transpose(1, 2)], 2), torch.cat([prompt_v, v.transpose(1, 2)], 2)
+    # the query heads of one KV head become rows of it, so keys and values are never repeated
+    q = q.reshape(g, n, kv, heads // kv, dim).permute(0, 2, 3, 1, 4).reshape(g, kv, -1, dim)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+    mixed = mixed.view(g, kv, heads // kv, n, dim).permute(0, 3, 1, 2, 4).reshape(g * n, heads * dim)
+    x = x + F.linear(rows.pick(mixed), layer.out)
+    gate, up = F.linear(F.rms_norm(x, (width,), layer.norm2, w.eps), layer.gate_up).chunk(2, -1)
+    return x + F.linear(F.silu(gate) * up, layer.down)

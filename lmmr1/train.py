@@ -9,8 +9,8 @@ the normaliser still counts them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -23,15 +23,19 @@ from lmmr1.batch import collate, completions, informative, rewards_of
 from lmmr1.config import TrainConfig, load_train_config
 from lmmr1.data import data_sha256, prompt_batches, read_samples
 from lmmr1.exits import run_cli
+from lmmr1.files import verify, write
+from lmmr1.lock import owned
+from lmmr1.lora import add_adapters
 from lmmr1.loss import policy_loss
 from lmmr1.metrics import completion_rows, step_metrics, timings
-from lmmr1.policy import Policy, load_policy
+from lmmr1.policy import Policy, load_policy, recompute_layers
+from lmmr1.processes import ALONE, Processes, join, require_prompts
 from lmmr1.rewards import score, verifier_pool
 from lmmr1.rollout import Engine, HFEngine
 from lmmr1.schedule import learning_rate
-from lmmr1.store import Store, read_manifest, run_key, write_manifest
+from lmmr1.store import LOGS, Store, read_parent, run_key, write_manifest
 from lmmr1.tracking import NOWHERE, VARIABLE, Reporting, parse_names, require_installed
-from lmmr1.types import Batch, Manifest, ScoredGroup, StepStats, TrainingError, UserError
+from lmmr1.types import Batch, Manifest, Sample, ScoredGroup, StepStats, TrainingError, UserError
 from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
 from lmmr1.vllm_engine import VLLMEngine
 
@@ -44,26 +48,48 @@ def train(
     Raises UserError for bad input before any compute is spent, TrainingError where numbers stop being finite.
     """
     require_installed(report_to.names)
+    processes = ALONE if cfg.trainer == "trl" else join()
+    require_prompts(processes, cfg.num_prompts // cfg.num_minibatches)
     samples = read_samples(prompts)
     data = data_sha256(prompts, samples)
-    store = Store(root, run_key(cfg, parent.key, data))
-    if finished := store.finished():
-        return finished, store
+    store = Store(root, run_key(cfg, parent.key, data), processes)
+    with _alone(store, prompts):
+        return store.finished() or _run(cfg, parent, samples, data, store, report_to), store
+
+
+def _alone(store: Store, prompts: Path) -> contextlib.AbstractContextManager[None]:
+    """The run's lock; of several processes of one run (`accelerate launch`) the first has it for all."""
+    return owned(store.folder, f"training on {prompts}") if not rank() else contextlib.nullcontext()
+
+
+def rank() -> int:
+    """Number of this process among those that `accelerate launch` started; 0 for one alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _run(
+    cfg: TrainConfig, parent: Manifest, samples: list[Sample], data: str, store: Store, report_to: Reporting
+) -> Manifest:
+    """The stage itself, from the newest resume point to the finished checkpoint."""
     if cfg.trainer == "trl":
         from lmmr1 import trl_trainer
 
-        return trl_trainer.train(cfg, parent, samples, data, store, report_to), store
-    policy, reference, engine, optimizer = build(cfg, parent)
+        return trl_trainer.train(cfg, parent, samples, data, store, report_to)
+    processes = store.processes
+    policy, reference, engine, optimizer = build(cfg, parent, processes)
     start = store.resume(policy, optimizer)
-    trackers = report_to.open(cfg, store.key, start)
-    with progress() as bar, verifier_pool(cfg.reward) as verifier, trackers:
-        task = bar.add_task(f"train {prompts.stem}", total=cfg.max_steps, completed=start)
+    trackers = (report_to if processes.main else NOWHERE).open(cfg, store.key, start)
+    with progress(processes.main) as bar, verifier_pool(cfg.reward) as verifier, trackers:
+        task = bar.add_task(f"train {store.key}", total=cfg.max_steps, completed=start)
         for step, samples_P in prompt_batches(samples, cfg.prompts_drawn, cfg.seed, start, cfg.max_steps):
             began = time.perf_counter()
-            rollouts_PG = engine.generate(samples_P, cfg.sampling, cfg.num_generations, (cfg.seed, step))
-            groups_P = score(samples_P, rollouts_PG, cfg.reward, cfg.sampling, verifier, (cfg.seed, step))
+            seed, places = (cfg.seed, step), processes.share(range(len(samples_P)))
+            mine = tuple(samples_P[i] for i in places)
+            processes.unshard(policy.model)
+            rollouts = engine.generate(mine, cfg.sampling, cfg.num_generations, seed, places)
+            groups_P = score(mine, rollouts, cfg.reward, cfg.sampling, verifier, seed, processes)
             kept_P = informative(groups_P, cfg.num_prompts)
-            batch = to_batch(kept_P, policy, reference, engine.exact, cfg)
+            batch = to_batch(kept_P, policy, reference, engine.exact, cfg, processes)
             stats = learn(policy, reference, optimizer, batch, cfg, step, store)
             metrics = {"step": step, **step_metrics(groups_P), **stats.metrics}
             seconds = timings(step, time.perf_counter() - began, groups_P)
@@ -74,27 +100,47 @@ def train(
             if step % cfg.save_steps == 0 and step < cfg.max_steps:
                 store.save(step, policy, optimizer)
             bar.advance(task)
-    return store.finish(policy, parent, cfg, data), store
+    return store.finish(policy, parent, cfg, data)
 
 
-def build(cfg: TrainConfig, parent: Manifest) -> tuple[Policy, Policy | None, Engine, torch.optim.Optimizer]:
+def build(
+    cfg: TrainConfig, parent: Manifest, processes: Processes = ALONE
+) -> tuple[Policy, Policy | None, Engine, torch.optim.Optimizer]:
     """Policy, frozen reference (only at beta > 0), sampling engine and optimizer."""
-    if cfg.lora is not None or cfg.gradient_checkpointing:
-        raise UserError("config, keys lora and gradient_checkpointing: not built into this trainer; leave them out")
     pixels = (cfg.min_pixels, cfg.max_pixels)
     policy = load_policy(parent.weights, None, True, *pixels)
     if cfg.freeze_vision:
         policy.model.model.visual.requires_grad_(False)
-    reference = load_policy(parent.weights, None, False, *pixels) if cfg.loss.beta > 0 else None
+    if cfg.lora:
+        if processes.sharded:
+            raise UserError("lora: adapters are too small to shard; launch with config/accelerate/ddp.yaml")
+        policy.peft = add_adapters(policy.model, cfg.lora)
+    if cfg.gradient_checkpointing:
+        recompute_layers(policy.model)
+    reference = None
+    if cfg.loss.beta > 0:
+        reference = policy.reference() if cfg.lora else load_policy(parent.weights, None, False, *pixels)
+    processes.shard(policy.model)
     params = [p for p in policy.model.parameters() if p.requires_grad]
     betas = (cfg.adam_beta1, cfg.adam_beta2)
     optimizer = torch.optim.AdamW(params, lr=cfg.learning_rate, betas=betas, weight_decay=cfg.weight_decay, fused=True)
-    engine = VLLMEngine(policy, cfg.sampling) if cfg.engine == "vllm" else HFEngine(policy, share_prefix=True)
-    return policy, reference, engine, optimizer
+    return policy, reference, build_engine(cfg, policy, processes), optimizer
+
+
+def build_engine(cfg: TrainConfig, policy: Policy, processes: Processes = ALONE) -> Engine:
+    """What samples. Raises UserError where that is vLLM and it is not installed."""
+    if cfg.engine == "vllm":
+        return VLLMEngine(policy, cfg.sampling, cfg.vllm, launched=processes.size > 1)
+    return HFEngine(policy, share_prefix=True)
 
 
 def to_batch(
-    groups: list[ScoredGroup], policy: Policy, reference: Policy | None, exact: bool, cfg: TrainConfig
+    groups: list[ScoredGroup],
+    policy: Policy,
+    reference: Policy | None,
+    exact: bool,
+    cfg: TrainConfig,
+    processes: Processes = ALONE,
 ) -> Batch:
     """Advantages and tensors of one rollout batch; `kl_in_reward` lets the reference's penalty enter the advantages."""
     rewards, truncated = rewards_of(groups), cfg.loss.mask_truncated_completions
@@ -104,9 +150,9 @@ def to_batch(
     penalty = None
     if reference is not None and cfg.loss.kl_in_reward:
         plain = collate(groups, per_token("group_mean", rewards, mask), policy.pad_id)
-        penalty = reference_penalty(reference, plain, cfg)
+        penalty = reference_penalty(reference, plain, cfg, processes)
     batch = collate(groups, per_token(cfg.advantage, rewards, mask, penalty), policy.pad_id, truncated)
-    return batch if exact else importance_corrected(policy, batch, cfg)
+    return batch if exact else importance_corrected(policy, batch, cfg, processes)
 
 
 def learn(
@@ -123,18 +169,20 @@ def learn(
     for group in optimizer.param_groups:
         group["lr"] = rate
     try:
-        return StepStats(step, {**update(policy, reference, optimizer, batch, cfg, policy_loss), "learning_rate": rate})
+        metrics = update(policy, reference, optimizer, batch, cfg, policy_loss, store.processes)
+        return StepStats(step, {**metrics, "learning_rate": rate})
     except TrainingError as e:
         file = store.folder / f"failed-step-{step}.pt"
-        save_batch(file, batch, e)
+        if store.processes.main:
+            save_batch(file, batch, e)
         raise TrainingError(f"step {step}: {e}; the batch is saved in {file}") from e
 
 
-def progress() -> Progress:
-    """A progress bar that says nothing where standard error is not a terminal."""
+def progress(main: bool = True) -> Progress:
+    """A progress bar that says nothing where standard error is not a terminal, or another process has it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=not (main and console.is_terminal))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -149,13 +197,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     report_to = Reporting(parse_names(args.report_to, "--report-to"), args.out)
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
-    cfg, parent = load_train_config(args.config), read_manifest(args.parent)
+    verify(args.config)
+    cfg, parent = load_train_config(args.config), read_parent(args.parent)
     manifest, store = train(cfg, parent, args.prompts, args.checkpoints, report_to)
-    if int(os.environ.get("RANK", "0")):
+    if rank():
         return  # under `accelerate launch` the first process writes what the workflow waits for
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name in ("steps.jsonl", "completions.jsonl", "timings.jsonl"):
-        shutil.copyfile(store.folder / name, args.out / name)
+    for name in LOGS:
+        write(args.out / name, (store.folder / name).read_bytes(), sealed=True)
     write_manifest(args.out / "manifest.json", manifest)
 
 

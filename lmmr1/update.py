@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lmmr1.batch import minibatches
+from lmmr1.batch import group_rows, minibatches, take
 from lmmr1.config import TrainConfig
 from lmmr1.loss import kl, policy_loss, token_logprobs, token_weights
 from lmmr1.policy import Policy, Prefix
+from lmmr1.processes import ALONE, Processes, whole
 from lmmr1.suffix import TextWeights, group_hidden, rope_tables
 from lmmr1.types import Batch, TrainingError
 
@@ -32,9 +33,11 @@ def update(
     batch: Batch,
     cfg: TrainConfig,
     loss_fn: Loss,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """`num_iterations` passes of `num_minibatches` optimizer steps. Returns metrics with TRL's names, mean over steps.
 
+    `batch` is that of all processes, which come to the same metrics and weights.
     Raises TrainingError where loss or gradients are not finite; the weights are then those before the step.
     """
     rollout_tokens = float(batch.completion_mask.sum()) / cfg.num_minibatches
@@ -42,9 +45,9 @@ def update(
     for _ in range(cfg.num_iterations):
         for part in minibatches(batch, cfg.num_minibatches):
             optimizer.zero_grad(set_to_none=True)
-            metrics = accumulate_gradients(policy, reference, part, cfg, rollout_tokens, loss_fn)
-            params = [p for p in policy.model.parameters() if p.grad is not None]
-            metrics["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)) if params else 0.0
+            metrics = accumulate_gradients(policy, reference, part, cfg, rollout_tokens, loss_fn, processes)
+            processes.reduce(policy.model)
+            metrics["grad_norm"] = _clip(policy, cfg.max_grad_norm)
             _require_finite(metrics, part)
             optimizer.step()
             policy.stepped()
@@ -60,15 +63,23 @@ def accumulate_gradients(
     cfg: TrainConfig,
     rollout_tokens: float,
     loss_fn: Loss = policy_loss,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
-    """Leave the gradient of the batch's loss in `.grad`, one group after another; dead groups are skipped."""
+    """Leave the gradient of the batch's loss in `.grad`, one group after another; dead groups are skipped.
+
+    Where several processes share the batch, each leaves its groups' part; the metrics are those of the whole.
+    """
     weights = token_weights(batch.completion_mask, cfg.loss, cfg.sampling.max_completion_length, rollout_tokens)
+    if processes.size > 1:
+        mine = processes.share(range(len(batch.samples)))
+        batch, weights = take(batch, mine), weights[group_rows(mine, batch.num_generations)]
+    processes.unshard(policy.model)
     forward = GroupForward(policy, batch, cfg, grad=True)
     teacher = None
     if reference is not None and not cfg.loss.kl_in_reward:
         teacher = GroupForward(reference, batch, cfg, grad=False)
     sums: Counter[str] = Counter(loss=0.0, entropy=0.0, clipped=0.0, kl=0.0, tokens=0.0)
-    gaps = [0.0]
+    gap = 0.0
     for index in range(len(batch.samples)):
         rows = slice(index * batch.num_generations, (index + 1) * batch.num_generations)
         if teacher is None and not bool(batch.advantages[rows].any()):
@@ -84,28 +95,55 @@ def accumulate_gradients(
             divergence = kl(logprobs, target, "k3").sum() if target is not None else torch.zeros(())
             values = {"loss": objective, "entropy": entropy.sum(), "clipped": clipped.sum(), "kl": divergence}
             sums.update({k: v.item() for k, v in values.items()} | {"tokens": logprobs.numel()})
-            gaps.append((logprobs - old).abs().max().item())
+            gap = largest(gap, (logprobs - old).abs().max().item())
     forward.backward()
+    return _metrics(processes.collect((sums, gap)))
+
+
+def _clip(policy: Policy, max_grad_norm: float) -> float:
+    """Scale the gradients down to the norm; returns what it was."""
+    params = [p for p in policy.model.parameters() if p.grad is not None]
+    return float(whole(torch.nn.utils.clip_grad_norm_(params, max_grad_norm))) if params else 0.0
+
+
+def _metrics(parts: Sequence[tuple[Counter[str], float]]) -> dict[str, float]:
+    """From every process's sums over its tokens and its largest gap to the sampler."""
+    sums = {k: math.fsum(s[k] for s, _ in parts) if len(parts) > 1 else v for k, v in parts[0][0].items()}
     tokens = max(sums["tokens"], 1)
     return {
         "loss": sums["loss"],
         "entropy": sums["entropy"] / tokens,
         "clip_ratio/region_mean": sums["clipped"] / tokens,
         "kl": sums["kl"] / tokens,
-        "sampling/logp_difference": max(gaps, key=lambda gap: (math.isnan(gap), gap)),
+        "sampling/logp_difference": largest(*(gap for _, gap in parts)),
     }
 
 
+def largest(*values: float) -> float:
+    """The largest value; not a number where one is not."""
+    return max(values, key=lambda value: (math.isnan(value), value))
+
+
 @torch.no_grad()
-def importance_corrected(policy: Policy, batch: Batch, cfg: TrainConfig) -> Batch:
+def batch_logprobs(policy: Policy, batch: Batch, cfg: TrainConfig, processes: Processes = ALONE) -> torch.Tensor:
+    """(N, T) the policy's own log-probabilities, 0 at padding: every process computes those of its groups."""
+    processes.unshard(policy.model)
+    mine = processes.share(range(len(batch.samples)))
+    forward, groups = GroupForward(policy, take(batch, mine), cfg, grad=False), []
+    for index in range(len(mine)):
+        logprobs, _, mask = forward.logprobs(index)
+        groups.append(torch.zeros(mask.shape).masked_scatter_(mask.cpu(), logprobs.float().cpu()))
+    out, g = torch.zeros_like(batch.old_logprobs), batch.num_generations
+    for index, group in enumerate(processes.gather(groups)):
+        out[index * g : (index + 1) * g, : group.size(1)] = group
+    return out
+
+
+def importance_corrected(policy: Policy, batch: Batch, cfg: TrainConfig, processes: Processes = ALONE) -> Batch:
     """For samples of another engine: the learner's own log-probabilities become the old ones, and the advantages are
     multiplied by min(exp(learner - sampler), `importance_sampling_cap`), per token. TIS, Yao et al. 2025; as TRL does.
     """
-    forward, old = GroupForward(policy, batch, cfg, grad=False), batch.old_logprobs.clone()
-    for index in range(len(batch.samples)):
-        rows = slice(index * batch.num_generations, (index + 1) * batch.num_generations)
-        logprobs, _, mask = forward.logprobs(index)
-        old[rows, : mask.size(1)][mask.cpu()] = logprobs.cpu()
+    old = batch_logprobs(policy, batch, cfg, processes)
     ratio = torch.exp(old - batch.old_logprobs).clamp(max=cfg.loss.importance_sampling_cap)
     return replace(batch, old_logprobs=old, advantages=batch.advantages * ratio)
 
@@ -116,7 +154,9 @@ class GroupForward:
     def __init__(self, policy: Policy, batch: Batch, cfg: TrainConfig, grad: bool) -> None:
         self.policy, self.batch, self.temperature, self.grad = policy, batch, cfg.sampling.temperature, grad
         self.prefix: Prefix = policy.prefix(batch.samples, cfg.sampling.max_prompt_length, grad=grad)
-        self.weights = TextWeights.of(policy.model, grad=grad)
+        self.recompute = grad and cfg.gradient_checkpointing
+        with policy.computing():
+            self.weights = TextWeights.of(policy.model, grad=grad)
         self.cos, self.sin = rope_tables(policy.model, self.prefix.next_position, batch.completion_ids.size(1))
 
     def logprobs(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -128,7 +168,8 @@ class GroupForward:
         mask = self.batch.completion_mask[rows, : ids.size(1)].to(device)
         with torch.set_grad_enabled(self.grad):
             tables = self.cos[index : index + 1], self.sin[index : index + 1]
-            hidden = group_hidden(self.weights, self.prefix, index, ids, lengths.to(device), *tables)
+            arguments = (self.weights, self.prefix, index, ids, lengths.to(device), *tables)
+            hidden = group_hidden(*arguments, recompute=self.recompute)
             logprobs, entropy = token_logprobs(hidden[mask], self.policy.head, ids[mask], self.temperature)
         return logprobs, entropy, mask
 
@@ -138,18 +179,9 @@ class GroupForward:
         self.prefix.backward()
 
 
-@torch.no_grad()
-def reference_penalty(reference: Policy, batch: Batch, cfg: TrainConfig) -> torch.Tensor:
+def reference_penalty(reference: Policy, batch: Batch, cfg: TrainConfig, processes: Processes = ALONE) -> torch.Tensor:
     """(N, T) beta * k1 towards the reference, with the sampler's log-probabilities: KL inside the reward (facts 2c)."""
-    teacher, penalty = GroupForward(reference, batch, cfg, grad=False), torch.zeros_like(batch.old_logprobs)
-    for index in range(len(batch.samples)):
-        rows = slice(index * batch.num_generations, (index + 1) * batch.num_generations)
-        target, _, mask = teacher.logprobs(index)
-        width = mask.size(1)
-        penalty[rows, :width][mask.cpu()] = cfg.loss.beta * (
-            batch.old_logprobs[rows, :width][mask.cpu()] - target.cpu()
-        )
-    return penalty
+    return cfg.loss.beta * (batch.old_logprobs - batch_logprobs(reference, batch, cfg, processes))
 
 
 def _require_finite(metrics: dict[str, float], batch: Batch) -> None:

@@ -9,7 +9,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from lmmr1.config import DecodingConfig, SamplingConfig
+import torch
+
+from lmmr1.config import DecodingConfig, SamplingConfig, VLLMConfig
+from lmmr1.lora import merged_parameters
 from lmmr1.policy import Policy, open_image
 from lmmr1.types import Rollout, Sample, UserError
 
@@ -17,46 +20,57 @@ from lmmr1.types import Rollout, Sample, UserError
 class VLLMEngine:
     """One vLLM instance in this process, filled with the policy's weights."""
 
+    asleep = False
     exact = False  # another implementation and batch shape: importance weights correct the difference
 
-    def __init__(self, policy: Policy, sampling: SamplingConfig, gpu_memory_utilization: float = 0.4) -> None:
-        """Start vLLM on the policy's checkpoint. Raises UserError where vLLM is not installed."""
-        os.environ.setdefault(
-            "VLLM_ENABLE_V1_MULTIPROCESSING", "0"
-        )  # weights are handed over as tensors of this process
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        try:
-            from vllm import LLM
-        except ImportError as e:
-            raise UserError(f"engine: vllm is not usable here ({e}); see docs/vllm.md, or set engine: hf") from None
-        self.policy, self.synced, self.sleeps = policy, policy.version, policy.device.type == "cuda"
-        size = policy.processor.image_processor.size
-        options: dict[str, Any] = {"gpu_memory_utilization": gpu_memory_utilization} if self.sleeps else {}
-        self.llm = LLM(
+    def __init__(
+        self,
+        policy: Policy,
+        sampling: SamplingConfig,
+        cfg: VLLMConfig | None = None,
+        launched: bool = False,
+        revision: str | None = None,
+    ) -> None:
+        """Start vLLM on the policy's checkpoint. Raises UserError where vLLM is not installed.
+
+        Args:
+            sampling: its lengths bound prompts and completions.
+            cfg: what vLLM may take of a GPU, and what it gives back after each call.
+            launched: True in one of several processes of `accelerate launch`: each gets an instance of its own.
+            revision: the commit, where the checkpoint is on the Hub.
+        """
+        cfg, gpu = cfg or VLLMConfig(), torch.cuda.is_available()
+        self.policy, self.synced, self.sleep_level = policy, policy.version, cfg.sleep_level if gpu else 0
+        size, room = policy.processor.image_processor.size, sampling.max_prompt_length + sampling.max_completion_length
+        self.llm = _vllm()(
             model=policy.source,
-            dtype="bfloat16" if self.sleeps else "float32",
-            max_model_len=sampling.max_prompt_length + sampling.max_completion_length,
-            enforce_eager=not self.sleeps,
-            enable_sleep_mode=self.sleeps,
+            revision=revision,
+            dtype="bfloat16" if gpu else "float32",
+            max_model_len=min(room, policy.context),
+            enforce_eager=not gpu,
+            enable_sleep_mode=self.sleep_level > 0,
             logprobs_mode="processed_logprobs",  # after temperature, as the learner computes them
             limit_mm_per_prompt={"image": 8, "video": 0},
             mm_processor_kwargs={"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]},
-            **options,
+            **({"gpu_memory_utilization": cfg.gpu_memory_utilization} if gpu else {}),
+            **({"distributed_executor_backend": "external_launcher"} if launched else {}),
         )
 
     def generate(
-        self, samples: Sequence[Sample], sampling: SamplingConfig, num_generations: int, seed: tuple[int, ...]
+        self,
+        samples: Sequence[Sample],
+        sampling: SamplingConfig,
+        num_generations: int,
+        seed: tuple[int, ...],
+        places: Sequence[int] | None = None,
     ) -> list[tuple[Rollout, ...]]:
-        """P samples in, P tuples of G rollouts out, in order. Each prompt draws from its own seed.
+        """P samples in, P tuples of G rollouts out, in order. Each prompt draws from its own seed, by its place.
 
         Weights that changed since the last call are handed over first; afterwards the GPU's memory is the learner's.
         """
         from vllm import SamplingParams
 
-        if self.sleeps:
-            self.llm.wake_up()
-        if self.synced != self.policy.version:
-            self.sync()
+        self.wake()
         prompts = [self._prompt(sample) for sample in samples]
         penalty = sampling.repetition_penalty if isinstance(sampling, DecodingConfig) else 1.0
         params = [
@@ -66,15 +80,16 @@ class VLLMEngine:
                 repetition_penalty=penalty,
                 max_tokens=sampling.max_completion_length,
                 logprobs=0,
-                seed=hash((*seed, index)) % 2**31,
+                seed=hash((*seed, place)) % 2**31,
                 skip_special_tokens=True,
                 spaces_between_special_tokens=False,
             )
-            for index in range(len(samples))
+            for place in (range(len(samples)) if places is None else places)
         ]
         outputs = self.llm.generate(prompts, params, use_tqdm=False)
-        if self.sleeps:
-            self.llm.sleep(level=1)
+        if self.sleep_level:
+            self.llm.sleep(level=self.sleep_level)
+            self.asleep = True
         return [
             tuple(self._rollout(sample.id, out) for out in sorted(output.outputs, key=lambda out: out.index))
             for sample, output in zip(samples, outputs, strict=True)
@@ -90,9 +105,19 @@ class VLLMEngine:
         text = self.policy.processor.tokenizer.decode(ids, skip_special_tokens=True)
         return Rollout(sample_id, ids, logprobs, text, "stop" if out.finish_reason == "stop" else "length")
 
+    def wake(self) -> None:
+        """Have the memory and the learner's present weights. The cache comes back last, when the weights are there."""
+        if self.asleep:
+            self.llm.wake_up(tags=["weights"])
+        if self.synced != self.policy.version or (self.asleep and self.sleep_level == 2):
+            self.sync()
+        if self.asleep:
+            self.llm.wake_up(tags=["kv_cache"])
+        self.asleep = False
+
     def sync(self) -> None:
         """Hand over the learner's weights, `lm_head` included: with tied embeddings vLLM would keep the old head."""
-        weights = [(name, tensor.detach()) for name, tensor in self.policy.model.state_dict().items()]
+        weights = list(merged_parameters(self.policy.model))
         if not any(name.startswith("lm_head") for name, _ in weights):
             weights.append(("lm_head.weight", self.policy.head.detach()))
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
@@ -101,3 +126,15 @@ class VLLMEngine:
         self.llm.reset_mm_cache()
         self.llm.llm_engine.engine_core.reset_encoder_cache()
         self.synced = self.policy.version
+
+
+def _vllm() -> Any:
+    """vLLM's `LLM`. Raises UserError where vLLM is not installed."""
+    # weights are handed over as tensors of this process
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        from vllm import LLM
+    except ImportError as e:
+        raise UserError(f"engine: vllm is not usable here ({e}); see docs/vllm.md, or set engine: hf") from None
+    return LLM

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmmr1.exits import exit_code
+from lmmr1.files import verify, write
 from lmmr1.types import UserError
 
 
@@ -34,7 +36,8 @@ def run_of(path: Path) -> Run:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file. Raises UserError where it is missing or not UTF-8."""
+    """The text of a UTF-8 file. Raises UserError where it is missing, damaged (lmmr1/files.py) or not UTF-8."""
+    verify(path)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -56,6 +59,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file, one per line, read as they are asked for. Raises UserError naming file and line."""
+    verify(path)
     try:
         with path.open(encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
@@ -71,25 +75,17 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path}: not UTF-8 text ({e.reason}); delete it and make it again") from None
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `path` under a temporary name, then rename: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+def write_bytes(path: Path, content: bytes, sealed: bool = False) -> None:
+    """See `lmmr1.files.write`. What another command of the report reads is sealed."""
+    write(path, content, sealed)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, sealed: bool = False) -> None:
     """`write_bytes` for text, as UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    write(path, text, sealed)
 
 
 def run_cli(job: Callable[[list[str]], None]) -> int:
-    """Run a command with the process' arguments; exit code 0, or 2 with the message of a UserError on stderr."""
+    """Run a command with the process' arguments; exit code 0, or as `lmmr1.exits` says."""
     gc.freeze()  # what imports made stays; statsmodels collects garbage, else 0.3 s, at every correction
-    try:
-        job(sys.argv[1:])
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: job(sys.argv[1:]))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from evals.inputs import tsv_rows
 from evals.registry import registry
+from lmmr1.files import verify
 from lmmr1.types import UserError
 
 QUALITY = 55
@@ -64,6 +65,7 @@ def _folder_images(folder: Path) -> Iterator[bytes]:
 
 
 def _tsv_images(path: Path) -> Iterator[bytes]:
+    verify(path)
     for where, row in tsv_rows(path, path.read_bytes()):
         try:
             yield from (base64.b64decode(text, validate=True) for _, text in row["images"])

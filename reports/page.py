@@ -137,6 +137,7 @@ def context(args: argparse.Namespace) -> dict[str, Any]:
     answers = embed(scores, benchmarks, [*args.images, *downloaded(list(titles))], limits())
     played = strips(everybody, agents, limits())
     tables = {p.stem.removeprefix("paper_"): read_cells(p) for p in args.paper_tables}
+    styles = read_styles(args.prompt_styles) if args.prompt_styles else None
     shown = (args.table, args.contrasts, args.prompt_styles, args.contamination, *args.paper_tables)
     return {
         "profile": table.profile.iloc[0],
@@ -149,7 +150,8 @@ def context(args: argparse.Namespace) -> dict[str, Any]:
         "differences_caption": DIFFERENCES_CAPTION,
         "contrasts_caption": CONTRASTS_CAPTION,
         "styles_caption": CAPTION,
-        "styles": text_rows(read_styles(args.prompt_styles)) if args.prompt_styles else [],
+        "styles": text_rows(styles) if styles is not None else [],
+        "style_columns": [titles[name] for name in dict.fromkeys(styles.column)] if styles is not None else [],
         "exposure": read_exposure(args.contamination, benchmarks) if args.contamination else None,
         "columns": [{"title": title, "average": name in AVERAGES} for name, title, _ in columns(benchmarks)],
         "groups": group_spans(benchmarks),

@@ -244,7 +244,7 @@ def main(argv: list[str]) -> None:
     measured = Measured(scores, load_cells(scores), registry())
     for sheet in sheets(measured, benchmarks):
         path = args.out_dir / f"paper_{sheet.name}.csv"
-        write_text(path, csv_text(sheet_cells(sheet, measured, rules())))
+        write_text(path, csv_text(sheet_cells(sheet, measured, rules())), sealed=True)
         cells = read_cells(path)  # the texts show what the CSV says
         write_text(path.with_suffix(".md"), markdown(cells, sheet, registry(), rules()))
         write_text(path.with_suffix(".tex"), latex(cells, sheet, registry()))

@@ -179,7 +179,7 @@ def save(figure: Figure, out: Path) -> None:
             buffer = io.BytesIO()
             absent = {"svg": ("Date", "Creator", "Format", "Type"), "png": ("Software",)}[kind]
             figure.savefig(buffer, format=kind, transparent=kind == "svg", metadata=dict.fromkeys(absent))
-            write_bytes(out.with_name(f"{out.name}.{kind}"), buffer.getvalue())
+            write_bytes(out.with_name(f"{out.name}.{kind}"), buffer.getvalue(), sealed=kind == "svg")
 
 
 def main(argv: list[str]) -> None:

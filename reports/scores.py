@@ -137,7 +137,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--records", nargs="+", type=Path, required=True, help="record.json files of one arm")
     parser.add_argument("--out", type=Path, required=True, help="scores.csv")
     args = parser.parse_args(argv)
-    write_text(args.out, collect(args.records).to_csv(index=False, lineterminator="\n"))
+    write_text(args.out, collect(args.records).to_csv(index=False, lineterminator="\n"), sealed=True)
 
 
 if __name__ == "__main__":

@@ -221,9 +221,9 @@ def main(argv: list[str]) -> None:
     table, contrasts = args.out_dir / "table1.csv", args.out_dir / "contrasts.csv"
     texts = [csv_text(rows(scores, cells, benchmarks)) for rows in (summarise, summarise_contrasts)]
     for path, text in zip((table, contrasts), texts, strict=True):
-        write_text(path, text)
+        write_text(path, text, sealed=True)
     blocks = text_blocks(read_table(table), read_contrasts(contrasts), args.decimals)  # they show what the CSV says
-    write_text(args.out_dir / "table1.md", markdown(blocks, benchmarks))
+    write_text(args.out_dir / "table1.md", markdown(blocks, benchmarks), sealed=True)
     write_text(args.out_dir / "table1.tex", latex(blocks, benchmarks))
 
 

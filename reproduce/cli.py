@@ -117,6 +117,7 @@ def evaluate(
     data_root: Annotated[Optional[Path], typer.Option(help="Read local files instead of the Hub.")] = None,  # noqa: UP045
     any_data: Annotated[bool, typer.Option("--any-data", help="Also files that are not the pinned ones.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch.")] = 32,
+    engine: Annotated[str, typer.Option(help="What answers: hf, our decode loop, or vllm (docs/vllm.md).")] = "hf",
     workers: Annotated[str, typer.Option(help="Processes that answer; auto: one for each GPU or core.")] = "auto",
     max_new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Instead of the protocol's limit.")] = None,  # noqa: UP045
     judge_url: Annotated[
@@ -139,6 +140,7 @@ def evaluate(
         system_prompt_file=system_prompt_file,
         limit=limit,
         batch_size=batch_size,
+        engine=engine,
         workers=plan.worker_count(workers),
         max_new_tokens=max_new_tokens,
         data_root=data_root,

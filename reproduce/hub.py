@@ -25,6 +25,7 @@ from PIL import Image
 
 from evals.protocols import read_system_prompt
 from lmmr1.data import BadRow, chat_messages, image_items, read_object, to_sample
+from lmmr1.files import seal
 from lmmr1.rewards import VerifierPool
 from lmmr1.store import sha256_file, write_json
 from lmmr1.types import Sample, UserError
@@ -163,6 +164,7 @@ def write_prompts(source: dict[str, Any], out: Path, check: PromptCheck | None =
         raise UserError(f"{raw}: no usable row; dropped: {dict(sieve.dropped)}; first of each: {sieve.examples}")
     write_json(out.with_suffix(".card.json"), _card(source, raw, rows, sieve))
     os.replace(partial, out)
+    seal(out)
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -89,6 +89,8 @@ class EvalSettings(Settings):
 
     limit: int | None = Field(None, gt=0)
     batch_size: int = Field(64, gt=0)
+    engine: Literal["hf", "vllm"] = "hf"
+    """What answers: our decode loop, or vLLM (docs/vllm.md)."""
     jobs: Literal["arm", "benchmark"] = "arm"
     """One job per arm and harness (models that load slower than they answer), or per run and benchmark (a cluster)."""
     prompts: tuple[Literal["none", "direct", "cot", "r1"], ...] = ()
@@ -121,6 +123,9 @@ class Profile(Settings):
     """Train what is not built with what the recipe names in its place, instead of refusing."""
     train: dict[str, Any] = {}
     """Wins over the recipe: it says what the machine needs."""
+    accelerate: str | None = None
+    """A config file of accelerate, e.g. config/accelerate/ddp.yaml: each training runs on `processes` processes."""
+    processes: int = Field(1, gt=0)
     data: dict[str, HubData] = {}
     """Other data for a stage: {stage: {file: PATH, images: PATH}}."""
     eval: EvalSettings = EvalSettings()
@@ -165,6 +170,10 @@ class Plan:
         wanted = dict.fromkeys(a for arm in profile.arms for a in lineage(arms, by_row(arms, arm)))
         for arm in wanted:
             _require(arms[arm].stage, stages, f"reproduce/arms.yaml, arm {arm}, key stage")
+        if profile.accelerate and not (root / profile.accelerate).is_file():
+            raise UserError(f"{file}, key accelerate: no such file {profile.accelerate}")
+        if profile.processes > 1 and not profile.accelerate:
+            raise UserError(f"{file}, key processes: {profile.processes} need a file in key accelerate")
         registry = load_registry()
         for benchmark in profile.benchmarks:
             _require(benchmark, registry, f"{file}, key benchmarks")
@@ -292,7 +301,12 @@ class Plan:
     def style_records(self, arm: str, style: str) -> list[str]:
         """The record files of all runs of an arm under a prompt style."""
         folders = [self.results("prompts", style, arm, str(s)) for s in self.seeds_of(arm)]
-        return [f"{folder}/eval/{b}/record.json" for folder in folders for b in self.benchmarks]
+        return [f"{folder}/eval/{b}/record.json" for folder in folders for b in self.prompted]
+
+    @property
+    def prompted(self) -> list[str]:
+        """Benchmarks that a prompt style changes: agents are asked in the words of their game."""
+        return self.of_harness("lm_eval") + self.of_harness("vlmevalkit")
 
     def style_scores(self) -> list[str]:
         """The scores of every arm under every prompt style that the profile asks for."""
@@ -318,6 +332,7 @@ class Plan:
             "benchmark-dir": [self.results("benchmarks")],
             "batch-size": [str(settings.batch_size)],
             "limit": [str(settings.limit)] if settings.limit else [],
+            "engine": [settings.engine] if settings.engine != "hf" else [],
         }
         return " ".join(f"--{k} {' '.join(v)}" for k, v in values.items() if v)
 
@@ -395,6 +410,14 @@ class Plan:
     def threads(self, kind: JobKind) -> int:
         """Cores of a job of this kind."""
         return getattr(self.profile.resources, kind).threads
+
+    @property
+    def launcher(self) -> str:
+        """What goes between `python -m` and the training module: nothing, or accelerate with its file."""
+        if not self.profile.accelerate:
+            return ""
+        options = f"--config_file {self.profile.accelerate} --num_processes {self.profile.processes}"
+        return f"accelerate.commands.launch {options} -m "
 
     @property
     def report_code(self) -> str:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lmmr1.exits import run_cli
+from lmmr1.files import verify_folder
+from lmmr1.lock import owned
 from lmmr1.types import UserError
 from reproduce import hub, sokoban_data
 from reproduce.micro import build
@@ -56,7 +58,7 @@ def benchmark(name: str, items: int, out: Path) -> None:
 def checkpoint(spec: dict[str, Any], checkpoints: Path, out: Path) -> None:
     """The manifest of a checkpoint that no stage trains: an adopted one, or the micro world's pretrained base.
 
-    Pretraining is content-addressed: the same settings find the folder that an earlier run made.
+    Pretraining is content-addressed: the same settings find the folder that an earlier run made, unless it is damaged.
     """
     from lmmr1.store import adopt, write_manifest
 
@@ -72,8 +74,10 @@ def checkpoint(spec: dict[str, Any], checkpoints: Path, out: Path) -> None:
     cfg = PretrainConfig(**spec["pretrain"])
     facts = json.dumps({"pretrain": dataclasses.asdict(cfg), "numerics": spec["numerics"]}, sort_keys=True)
     folder = checkpoints / hashlib.sha256(facts.encode()).hexdigest()[:16] / "final"
-    if not folder.exists():
-        pretrain(cfg, folder)
+    with owned(folder.parent, "pretraining the micro base"):
+        if not folder.exists():
+            pretrain(cfg, folder)
+    verify_folder(folder, f"delete {folder.parent} and run the same command again")
     write_manifest(out, adopt(str(folder), "micro base"))
 
 

@@ -21,6 +21,7 @@ from evals.agents.sokoban_levels import PAPER_MIX, SPECS, LevelSpec, Task, canon
 from evals.agents.sokoban_prompt import PromptForm, messages
 from evals.agents.sokoban_view import PAPER_SIDE, render, write_picture
 from lmmr1.config import Settings
+from lmmr1.files import seal, write
 from lmmr1.sokoban import Level, read_levels
 from lmmr1.types import UserError
 from reproduce.micro.sokoban import SPEC, draw_rooms, split
@@ -97,7 +98,7 @@ def write_levels(data: SokobanData, seed: int, out: Path) -> None:
     """A test set: levels in boxoban's text format, which `read_tasks` reads, and a card beside it."""
     tasks = draw_tasks(data, seed)
     _replace_json(out.with_suffix(".card.json"), _card(data, seed, tasks))
-    _replace_text(out, levels_text(tasks))
+    write(out, levels_text(tasks), sealed=True)
 
 
 def write_prompts(data: SokobanData, seed: int, out: Path, exclude: Sequence[Path] = ()) -> None:
@@ -129,7 +130,8 @@ def write_prompts(data: SokobanData, seed: int, out: Path, exclude: Sequence[Pat
         )
     card = _card(data, seed, tasks) | {"excluded_levels": len(test), "overlap_with_benchmarks": shared}
     _replace_json(out.with_suffix(".card.json"), card)
-    _replace_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    seal(out, [folder / f"{i:05d}.png" for i in range(len(rows))])
 
 
 def overlap(data: SokobanData, tasks: Sequence[Task], test: Sequence[Level]) -> int:
@@ -155,12 +157,4 @@ def _card(data: SokobanData, seed: int, tasks: Sequence[Task]) -> dict[str, Any]
 
 
 def _replace_json(path: Path, value: dict[str, Any]) -> None:
-    _replace_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
-
-
-def _replace_text(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(path)
+    write(path, json.dumps(value, indent=1, sort_keys=True) + "\n")

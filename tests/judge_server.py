@@ -26,7 +26,7 @@ def judge_by_rule(prompt: str) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Counts and keeps the requests; `rule` makes the replies, `status` and `delay` make it fail."""
+    """Counts and keeps the requests; `rule` makes the replies, `status`, `delay` and `body` make it fail."""
 
     daemon_threads = True
 
@@ -36,6 +36,8 @@ class Server(ThreadingHTTPServer):
         self.rule: Callable[[str], str] = judge_by_rule
         self.status: Callable[[int], int] = lambda number: 200
         self.delay = 0.0
+        self.body: bytes | None = None
+        """Sent instead of every reply."""
 
     @property
     def url(self) -> str:
@@ -63,6 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
             "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
         }
         body = json.dumps(reply if status == 200 else {"error": {"message": "refused"}}).encode()
+        body = self.server.body or body
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

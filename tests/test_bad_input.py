@@ -31,6 +31,8 @@ BAD_CONFIGS = {
     "type": ({"seeds": "one"}, ["seeds", "got 'one'"]),
     "combination": ({"train": {"num_generations": 1}}, ["num_generations 1", "at least 2"]),
     "choice": ({"train": {"advantage": "ppo"}}, ["advantage", "'group_norm'", "got 'ppo'"]),
+    "accelerate": ({"accelerate": "config/ddp.yaml"}, ["key accelerate", "no such file config/ddp.yaml"]),
+    "processes": ({"processes": 2}, ["key processes", "2 need a file in key accelerate"]),
     "no candidate": ({"arms": ["candidate"]}, ["candidate", "--config candidate=PATH_OR_HUB_ID"]),
 }
 
@@ -201,7 +203,7 @@ def test_train_command_refuses_before_it_writes(monkeypatch, capsys, tmp_path):
     args = ["--config", "config.yaml", "--parent", "p.json", "--prompts", "d.jsonl", "--out", "out"]
     monkeypatch.chdir(tmp_path)
     code, _, err = run(monkeypatch, capsys, train_module.main, *args)
-    assert code == 2 and "config.yaml: unknown key 'max_stepz'; allowed: seed, max_steps" in err
+    assert code == 2 and "config.yaml: unknown key 'max_stepz'; allowed: " in err and "seed, max_steps" in err
     (tmp_path / "config.yaml").write_text("max_steps: 3\n")
     code, _, err = run(monkeypatch, capsys, train_module.main, *args)
     assert code == 2 and "p.json: no such manifest" in err

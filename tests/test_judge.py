@@ -19,7 +19,7 @@ from evals.protocols import JudgeCall, find_protocol
 from evals.run import Options, evaluate, main, plan, run_jobs
 from lmmr1.types import Rollout, UserError
 from tests.benchmark_files import write_all
-from tests.judge_server import serving
+from tests.judge_server import judge_by_rule, serving
 from tests.test_evals import HOSTILE, samples_of, stub_model
 
 CALL = JudgeCall(temperature=0.0, max_tokens=16, tries=3)
@@ -388,3 +388,30 @@ def test_the_tools_olympiad_rule_survives_hostile_answers():
     ]
     verdicts = tool_olympiadbench([(problem, answer) for answer in answers], None)
     assert [value for value, _, _ in verdicts] == [1.0] + [0.0] * (len(answers) - 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- faults
+
+
+def test_a_judge_of_which_nothing_can_be_read_is_refused_and_its_words_are_forgotten(files, tmp_path, server):
+    whole, _ = run_paper(files, tmp_path, server.url, names=("mathverse",), out="whole")
+    server.rule = lambda prompt: "z" * 2000
+    with pytest.raises(
+        UserError, match=r"10 of 10 questions got no reply that can be read.* run the same command again"
+    ):
+        run_paper(files, tmp_path, server.url, names=("mathverse",))
+    assert not (tmp_path / "out/mathverse").exists()
+    server.rule = judge_by_rule
+    again, engine = run_paper(files, tmp_path, server.url, names=("mathverse",))
+    assert engine.count == 0 and [r.value for r in again] == [r.value for r in whole]
+
+
+def test_a_damaged_reply_is_named_and_not_used(judge, server):
+    judge.reply(Question("The answer is 4. Extracted", CALL))
+    with judge.store._db as database:
+        database.execute("UPDATE replies SET reply = '5'")
+    with pytest.raises(UserError, match=r"judge\.sqlite: a kept reply is damaged; delete it"):
+        judge.reply(Question("The answer is 4. Extracted", CALL))
+    judge.store.path.write_bytes(judge.store.path.read_bytes()[:3000] + b"x" * 9000)
+    with pytest.raises(UserError, match=r"judge\.sqlite: "):
+        ReplyStore(judge.store.path).get("key")

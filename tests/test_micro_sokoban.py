@@ -211,7 +211,7 @@ def test_games_without_a_picture_train_on_what_is_played(stream, processor):
         given = processor.tokenizer.decode(list(ids[: places[0]]))
         played = processor.tokenizer.decode([ids[k] for k in places])
         assert re.fullmatch(r"player[a-p],box[a-p],goal[a-p](,wall[a-p]{1,2})?;", given)
-        assert re.fullmatch(r"[a-p]{2}((up|down|left|right)[a-p]{2}){1,6}", played)
+        assert re.fullmatch(r"[a-p]{2}((up|down|left|right)[a-p]{2}){1,6}</think><answer>[a-z, ]+</answer>", played)
 
 
 def test_the_stream_keeps_the_rooms_it_used(stream):

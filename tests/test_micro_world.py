@@ -2,14 +2,22 @@
 
 import base64
 import csv
+import dataclasses
+import hashlib
 import io
 import json
+import os
 import random
 import re
+import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +25,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from lmmr1.types import UserError
+from reproduce import prepare
 from reproduce.micro import build, packing, pretrain, world
 from reproduce.micro.model import SPECIAL, TAGS, WORDS, FastTokenizer, ModelConfig, build_model, build_processor
 
@@ -427,3 +437,50 @@ def test_averager_gives_every_rank_the_mean():
     for thread in threads:
         thread.join(timeout=30)
     assert results[0] == results[1] == [[0.5] * 3, [10.5] * 3, [20.5] * 3]
+
+
+# ------------------------------------------------------------------------------------------ two processes, one killed
+
+
+@pytest.fixture
+def together(tmp_path):
+    """Pretraining by two processes that never ends: the process of rank 0 and its helper, both at work."""
+    small = ["--steps", "1000000", "--tokens", "200", "--variants", "2", "--drawings", "1", "--log-every", "1"]
+    command = [sys.executable, "-m", "reproduce.micro.pretrain", "--out", str(tmp_path / "base"), *small]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        assert process.stdout.readline().startswith("1/")
+        children = psutil.Process(process.pid).children()
+        yield process, next(c for c in children if any("spawn_main" in word for word in c.cmdline()))
+        process.kill()
+
+
+def test_the_helper_of_a_killed_pretraining_ends_at_once(together):
+    """It used to wait at the barrier for ten minutes."""
+    process, helper = together
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs([helper], timeout=120)[1]
+
+
+def test_pretraining_whose_helper_is_killed_stops_with_one_line(together):
+    process, helper = together
+    helper.kill()
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 2
+    (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert "exit code -9" in line and "run the same command again" in line and "Traceback" not in errors
+
+
+def test_a_damaged_base_is_named_and_not_adopted(folder, tmp_path):
+    spec = {"pretrain": {"steps": 2}, "numerics": 1}
+    cfg = dataclasses.asdict(pretrain.PretrainConfig(steps=2))
+    facts = json.dumps({"pretrain": cfg, "numerics": 1}, sort_keys=True)
+    base = tmp_path / hashlib.sha256(facts.encode()).hexdigest()[:16] / "final"
+    shutil.copytree(folder, base)
+    prepare.checkpoint(spec, tmp_path, tmp_path / "base.json")
+    (base / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"tokenizer\.json: damaged, .*delete .* and run the same command again"):
+        prepare.checkpoint(spec, tmp_path, tmp_path / "again.json")
+    assert not (tmp_path / "again.json").exists()

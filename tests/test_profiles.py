@@ -22,7 +22,8 @@ from tests.test_bad_input import run
 
 PAPER_SCALE = ("paper", "single_gpu", "single_gpu_24gb", "cluster")
 KIND = {"prompts": "prompts", "checkpoint": "checkpoint", "train": "train", "evaluate": "evaluate"}
-LOCAL = {"resolve_config", "adopt", "reproduce_all"}
+KIND["play_scripted"] = "benchmark"
+LOCAL = {"resolve_config", "adopt", "reproduce_all", "profile"}
 REPORT = {
     "scores": None,
     "table1": 1,

@@ -25,8 +25,8 @@ def run(tmp_path, tiny_model):
     """A run of three arms with nothing but a baseline, its prompts and its profile."""
     plan = Plan.load({"profile": "smoke", "name": "x", "arms": ["baseline", "fre", "two_stage"], "seeds": [0, 1]})
     write_manifest(tmp_path / plan.results("baseline/0/manifest.json"), adopt(str(tiny_model), "micro base"))
-    for stage in plan.used_stages:
-        write_prompts({"chain": 1.0}, 8, 0, tmp_path / plan.results("data", f"{stage}.jsonl"))
+    for n, stage in enumerate(plan.used_stages, 8):
+        write_prompts({"chain": 1.0}, n, 0, tmp_path / plan.results("data", f"{stage}.jsonl"))
     (tmp_path / plan.results("profile.json")).write_text(plan.profile.model_dump_json())
     return plan, tmp_path
 

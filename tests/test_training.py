@@ -11,7 +11,9 @@ import torch
 from lmmr1 import NUMERICS
 from lmmr1 import train as train_module
 from lmmr1.config import RewardConfig, SamplingConfig, TrainConfig
-from lmmr1.store import Store, adopt, run_key, sha256_file, sha256_weights
+from lmmr1.data import read_samples
+from lmmr1.lock import owned
+from lmmr1.store import Store, adopt, read_parent, run_key, sha256_file, sha256_weights, write_manifest
 from lmmr1.train import learning_rate, train
 from lmmr1.types import TrainingError, UserError
 from reproduce.micro.build import write_prompts
@@ -268,3 +270,76 @@ def test_log_lines_after_the_last_resume_point_are_cut(tmp_path):
     store.log("steps.jsonl", {"step": 1})
     store._cut_logs({"steps.jsonl": 0, "completions.jsonl": 0, "timings.jsonl": 0})
     assert sha256_file(store.folder / "steps.jsonl") == sha256_file(store.folder / "completions.jsonl")
+
+
+# ------------------------------------------------------------------------------------------------------------- damage
+
+
+def flip(path, at=None):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if at is None else at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["steps.jsonl", "completions.jsonl", "resume/step-4/state.json"])
+def test_a_damaged_log_or_state_is_not_continued(whole, parent, prompts, tmp_path, monkeypatch, capsys, name):
+    crash_after(5, parent, prompts, tmp_path, monkeypatch)
+    (path,) = tmp_path.glob(f"*/{name}")
+    flip(path, 30)
+    manifest, store = train(CFG, parent, prompts, tmp_path)
+    assert "not usable" in (said := capsys.readouterr().out) and name.rpartition("/")[2] in said
+    assert manifest.weights_sha256 == whole[0].weights_sha256 and logs(store) == logs(whole[1])
+
+
+def test_a_resume_point_that_was_being_written_is_no_resume_point(whole, parent, prompts, tmp_path, monkeypatch):
+    crash_after(5, parent, prompts, tmp_path, monkeypatch)
+    (newest,) = tmp_path.glob("*/resume/step-4")
+    newest.rename(newest.with_name("step-4.partial"))
+    manifest, store = train(CFG, parent, prompts, tmp_path)
+    assert manifest.weights_sha256 == whole[0].weights_sha256 and logs(store) == logs(whole[1])
+    assert not (store.folder / "resume").exists()
+
+
+@pytest.mark.parametrize("name", ["steps.jsonl", "manifest.json", "final/config.json", "final/SHA256SUMS"])
+def test_any_damaged_file_of_a_finished_run_is_named_not_used(whole, parent, prompts, tmp_path, name):
+    root = tmp_path / "store"
+    shutil.copytree(whole[1].folder, root / whole[1].key)
+    flip(root / whole[1].key / name)
+    with pytest.raises(UserError, match=rf"{name.rpartition('/')[2]}.* delete {root / whole[1].key}"):
+        train(CFG, parent, prompts, root)
+
+
+def test_a_run_that_was_killed_right_after_its_manifest_is_finished_and_tidied(whole, parent, prompts, tmp_path):
+    folder = tmp_path / whole[1].key
+    shutil.copytree(whole[1].folder, folder)
+    (folder / "resume/step-8").mkdir(parents=True)
+    manifest, _ = train(CFG, parent, prompts, tmp_path)
+    assert manifest == whole[0] and not (folder / "resume").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_parent_is_named_before_it_is_used(whole, tmp_path, name):
+    folder = tmp_path / "parent"
+    shutil.copytree(whole[1].folder, folder)
+    manifest = dataclasses.replace(whole[0], weights=str(folder / "final"))
+    write_manifest(tmp_path / "manifest.json", manifest)
+    assert read_parent(tmp_path / "manifest.json") == manifest
+    flip(folder / "final" / name)
+    with pytest.raises(UserError, match=rf"parent/final.*damaged.* delete {folder} and {tmp_path}/manifest\.json"):
+        read_parent(tmp_path / "manifest.json")
+
+
+def test_a_damaged_image_of_the_prompts_is_named(tmp_path):
+    write_prompts({"count": 1.0}, 4, 0, tmp_path / "p.jsonl")
+    assert len(read_samples(tmp_path / "p.jsonl")) == 4
+    flip(tmp_path / "images_p/00002.png")
+    with pytest.raises(UserError, match=r"images_p/00002\.png: damaged"):
+        read_samples(tmp_path / "p.jsonl")
+
+
+def test_two_trainings_of_one_folder_are_refused(whole, parent, prompts, tmp_path):
+    with (
+        owned(tmp_path / whole[1].key, "another training"),
+        pytest.raises(UserError, match=r"in use by another training \(process"),
+    ):
+        train(CFG, parent, prompts, tmp_path)

@@ -212,14 +212,13 @@ def test_without_the_cheap_checks_the_process_bounds_hold(monkeypatch, answer):
         assert late.accuracy == 0 and fine.note == "equal"
 
 
-def test_a_worker_that_is_killed_from_outside_costs_one_answer(short_pool):
+def test_a_worker_that_is_killed_from_outside_costs_no_answer(short_pool):
     with VerifierPool(1, 5.0, MEMORY_MB) as pool:
         pool.judge([Question("x+1", "1+x")])
         (worker,) = (p for p in psutil.Process().children() if p.pid in pool.pids())
         worker.kill()
         verdicts = pool.judge([Question(f"x+{i}", f"{i}+x") for i in range(30)])
-        notes = [v.note for v in verdicts]
-        assert notes.count("crashed") <= 1 and notes.count("equal") >= 29
+        assert {v.note for v in verdicts} == {"equal"}
 
 
 # --------------------------------------------------------------------------------------------------------- real golds

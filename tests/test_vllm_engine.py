@@ -1,14 +1,21 @@
 """Contract: the vLLM engine samples what the Hugging Face model would, and follows its weights. Skipped without vLLM;
 docs/vllm.md says how to make an environment in which it runs."""
 
+import inspect
+import json
+
 import pytest
 import torch
 
-pytest.importorskip("vllm", reason="vLLM is optional: docs/vllm.md")
+LLM = pytest.importorskip("vllm", reason="vLLM is optional: docs/vllm.md").LLM
 
-from lmmr1.config import SamplingConfig, TrainConfig
+from evals.generation import generate_all, greedy, load_model
+from lmmr1.config import RewardConfig, SamplingConfig, TrainConfig
 from lmmr1.policy import load_policy
+from lmmr1.store import adopt
+from lmmr1.train import train
 from lmmr1.update import importance_corrected
+from reproduce.micro.build import write_prompts
 from tests.test_core_equality import KINDS, batch_of, full_rows, scored
 
 SAMPLING = SamplingConfig(max_completion_length=12, max_prompt_length=256, temperature=0.8)
@@ -72,3 +79,63 @@ def test_importance_weights_are_one_up_to_rounding(policy, engine, make_samples)
     batch = batch_of(policy, samples, scored(samples, rollouts(policy, engine, samples, 4)))
     corrected = importance_corrected(policy, batch, cfg)
     assert torch.allclose(corrected.advantages, batch.advantages, atol=1e-3)
+
+
+def test_greedy_answers_of_an_evaluation_are_the_hugging_face_engines(tiny_model, make_samples):
+    """`lmmr1 eval --engine vllm`: the same answers, text and image, with and without a repetition penalty."""
+    samples = [*make_samples(4, KINDS["text"], seed=5), *make_samples(4, KINDS["image"], seed=6)]
+    models = {name: load_model(str(tiny_model), engine=name) for name in ("hf", "vllm")}
+    for penalty in (1.0, 1.2):
+        answers = {k: generate_all(m, samples, greedy(12, penalty), 4) for k, m in models.items()}
+        assert [r.token_ids for r in answers["vllm"]] == [r.token_ids for r in answers["hf"]]
+        assert [(r.text, r.finish) for r in answers["vllm"]] == [(r.text, r.finish) for r in answers["hf"]]
+    assert models["vllm"].backend == "VLLMEngine/cpu" and models["vllm"].dtype == models["hf"].dtype
+
+
+class RecordedLLM:
+    """Stands for vLLM on a GPU, which is not here: `sleep` and `wake_up` exist there only. It records their order."""
+
+    def __init__(self):
+        self.calls = []
+
+    def sleep(self, level):
+        self.calls.append(f"sleep {level}")
+
+    def wake_up(self, tags):
+        self.calls.append(f"wake {tags[0]}")
+
+    def generate(self, prompts, params, use_tqdm):
+        self.calls.append("generate")
+        return []
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_sleep_and_wake_order(policy, engine, monkeypatch, level):
+    """vLLM's documented order: weights back, then new weights in, then the cache; at level 2 weights are lost."""
+    for name, arguments in (("sleep", {"level": 1}), ("wake_up", {"tags": ["weights"]})):
+        inspect.signature(getattr(LLM, name)).bind(None, **arguments)  # the recording has the real methods' arguments
+    llm = RecordedLLM()
+    monkeypatch.setattr(engine, "llm", llm)
+    monkeypatch.setattr(engine, "sleep_level", level)
+    monkeypatch.setattr(engine, "asleep", False)
+    monkeypatch.setattr(engine, "synced", policy.version)
+    monkeypatch.setattr(engine, "sync", lambda: llm.calls.append("sync"))
+    engine.generate([], SAMPLING, 4, (0,))
+    engine.generate([], SAMPLING, 4, (1,))
+    again = {0: ["generate"], 1: ["wake weights", "wake kv_cache", "generate", "sleep 1"]}
+    again[2] = ["wake weights", "sync", "wake kv_cache", "generate", "sleep 2"]
+    assert llm.calls == ["generate"] + [f"sleep {level}"] * (level > 0) + again[level]
+
+
+def test_a_training_run_with_vllm(tiny_model, tmp_path):
+    """Three whole steps: samples of the present weights, importance weights near one, weights that move."""
+    cfg = TrainConfig(
+        max_steps=3, num_prompts=3, num_generations=4, engine="vllm", learning_rate=1e-3, warmup_steps=0,
+        sampling=SAMPLING, reward=RewardConfig(kind="random", verifier_workers=1),
+    )  # fmt: skip
+    write_prompts({"chain": 0.5, "drawn": 0.5}, 12, 0, tmp_path / "prompts.jsonl")
+    parent = adopt(str(tiny_model), "tiny")
+    manifest, store = train(cfg, parent, tmp_path / "prompts.jsonl", tmp_path / "store")
+    rows = [json.loads(line) for line in (store.folder / "steps.jsonl").read_text().splitlines()]
+    assert manifest.weights_sha256 != parent.weights_sha256
+    assert all(r["grad_norm"] > 0 for r in rows)

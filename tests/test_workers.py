@@ -13,11 +13,10 @@ import time
 import pytest
 
 from evals import run as evaluation
-from evals.generation import EvalModel, generate_all
+from evals.generation import EvalModel, generate_all, greedy
 from evals.plan import Options, worker_count
 from evals.workers import Fleet, as_many_as_fit, cores, loaded
 from lmmr1.types import Rollout, Sample, UserError
-from tests.test_evals import greedy, image_rows, jsonl, text_rows, tsv
 
 
 class Echo:
@@ -49,6 +48,8 @@ def asked(*texts):
 
 
 def test_records_are_the_same_bytes_with_one_and_with_two_processes(tmp_path, tiny_model):
+    from tests.test_evals import image_rows, jsonl, text_rows, tsv  # here: the processes import this file, not that one
+
     jsonl(tmp_path / "micro_chain.jsonl", text_rows(12))
     tsv(tmp_path / "micro_drawn.tsv", image_rows(12))
     names, contents = ["micro_chain", "micro_drawn"], []
@@ -121,6 +122,8 @@ def test_how_many_processes(tiny_model, tmp_path, monkeypatch):
 
 
 def test_a_killed_run_with_two_processes_leaves_none_and_goes_on(tmp_path, tiny_model):
+    from tests.test_evals import jsonl, text_rows
+
     jsonl(tmp_path / "micro_chain.jsonl", text_rows(40))
     (tmp_path / "m.json").write_text(json.dumps({"key": "k", "weights": str(tiny_model)}))
     command = [sys.executable, "-m", "evals.run", "--harness", "lm_eval", "--manifest", str(tmp_path / "m.json")]

@@ -249,6 +249,17 @@ def test_a_crashed_training_leaves_no_green_report(finished):
     assert (finished / "results/smoke/report/index.html").exists()
 
 
+def test_faults_lose_nothing(finished):
+    """A small, seeded part of the campaign (`make faults`): kills and damage at the cheap stages and in training."""
+    stages = ["training", "prompts", "scores", "tables"]
+    command = [sys.executable, "-m", "faults", "--reference", str(finished), "--share", "0.12", "--stages", *stages]
+    root = Path(__file__).resolve().parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "**0 artefacts lost or silently wrong.**" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

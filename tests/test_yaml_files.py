@@ -66,6 +66,13 @@ def accelerate(path):
     return load_config_from_file(str(path))
 
 
+def budget(path):
+    """What `lmmr1 estimate` computes with; one loader per file."""
+    from reproduce.budget import facts
+
+    return getattr(facts, path.stem)()
+
+
 def site(path):
     """MkDocs's own loader, with its plugins."""
     from mkdocs.config import load_config
@@ -85,6 +92,7 @@ KINDS = {
     "executors/*/config.yaml": execution,
     "executors/*/experiment.yaml": plan_of,
     "mkdocs.yml": site,
+    "reproduce/budget/*.yaml": budget,
     "reproduce/arms.yaml": lambda path: load_arms(),
     "reproduce/stages.yaml": lambda path: load_stages(),
     "reproduce/published.yaml": published,

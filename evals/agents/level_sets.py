@@ -19,6 +19,7 @@ from evals.agents import football_levels, sokoban_levels
 from evals.agents.football_levels import Scenario
 from evals.inputs import check_pin
 from evals.registry import Benchmark, DataFile
+from lmmr1.files import verify
 from lmmr1.sokoban import Level
 from lmmr1.types import UserError
 
@@ -54,6 +55,8 @@ def sokoban_set(
     Raises UserError for missing or bad files, and for levels without a solution.
     """
     paths, pin = _locate(benchmark, data_root, benchmark_dir)
+    for path in paths:
+        verify(path)
     if not paths:
         tasks = sokoban_levels.read_tasks(OWN_SOKOBAN, limit)
         return _level_set(tasks, f"own: {OWN_SOKOBAN.name}", sokoban_levels.levels_text)

@@ -83,16 +83,26 @@ class Worker:
         """True where the task at the head has had its time."""
         return self.ready and bool(self.sent) and time.monotonic() - self.since > self.deadline
 
-    def bury(self, waiting: deque[int]) -> list[tuple[int, Answer]]:
+    def bury(self, waiting: deque[int], retried: set[int]) -> list[tuple[int, Answer]]:
         """End the process; the failure of its head task; its other tasks go back to the front of `waiting`.
+
+        A head task whose process was killed from outside goes back, too, and into `retried`: once.
 
         Raises RuntimeError where the process never became ready.
         """
-        running, seconds = self.process.poll() is None, time.monotonic() - self.since
+        seconds = time.monotonic() - self.since
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(0 if self.overrun() else 1)  # its pipe may be closed a moment before it has ended
+        running = self.process.returncode is None
         self.kill()
         if not self.ready:
             raise RuntimeError(f"a worker cannot start; `python -m {self.module} 1 2 1024` says why")
-        head = [self.sent.popleft()] if self.sent and self.process.returncode != 0 else []
+        killed = not running and self.process.returncode == -signal.SIGKILL  # by the system, which was out of memory
+        if killed and self.sent and self.sent[0] not in retried:
+            retried.add(self.sent[0])
+            head = []  # another worker does it again
+        else:
+            head = [self.sent.popleft()] if self.sent and self.process.returncode != 0 else []
         waiting.extendleft(reversed(self.sent))
         self.sent.clear()
         late = running or self.process.returncode == -signal.SIGALRM
@@ -168,7 +178,7 @@ class WorkerPool:
         if self._owner != os.getpid():
             self._forget()  # after a fork the workers belong to the parent
         answers: dict[int, Answer] = {}
-        waiting = deque(range(len(tasks)))
+        waiting, retried = deque(range(len(tasks))), set[int]()
         crew = [worker or self._start() for worker in self._take(min(self.size, -(-len(tasks) // 2)))]
         try:
             while len(answers) < len(tasks):
@@ -178,7 +188,7 @@ class WorkerPool:
                 for slot, worker in enumerate(crew):
                     arrived = worker.receive() if worker.stdout in ready else []
                     if arrived is None or worker.overrun():
-                        answers.update(worker.bury(waiting))
+                        answers.update(worker.bury(waiting, retried))
                         crew[slot] = self._start()
                     else:
                         answers.update(arrived)

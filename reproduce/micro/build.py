@@ -1,6 +1,7 @@
 """Files of the micro world: benchmarks as lm-eval and VLMEvalKit read them, prompts as the RL stages read them.
 
-Every file is written under a temporary name and renamed, and is the same byte for byte for the same arguments.
+Every file is written under a temporary name and renamed, is the same byte for byte for the same arguments, and has a
+seal (lmmr1/files.py); the images of prompts are in the seal of their file.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import base64
 import csv
 import io
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
+from lmmr1.files import seal, write
 from reproduce.micro.world import BENCHMARKS, TEXT_TASKS, Item, category, draw_benchmark, draw_mix, key, render, split
 
 # Test drawings and training drawings come from different streams of random numbers.
@@ -29,14 +30,6 @@ def _png(item: Item, seed: str) -> bytes:
     return buffer.getvalue()
 
 
-def _replace_text(path: Path, text: str) -> None:
-    """Write `text` beside `path`, then rename: readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)
-
-
 def _jsonl(rows: list[dict]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -49,7 +42,7 @@ def write_benchmark(name: str, n: int, seed: int, out: Path) -> None:
             {"id": f"{name}-{i}", "question": item.text, "answer": item.answer, "category": category(item)}
             for i, item in enumerate(items)
         ]
-        _replace_text(Path(out), _jsonl(rows))
+        write(Path(out), _jsonl(rows), sealed=True)
         return
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, delimiter="\t", lineterminator="\n")
@@ -57,18 +50,15 @@ def write_benchmark(name: str, n: int, seed: int, out: Path) -> None:
     for i, item in enumerate(items):
         image = base64.b64encode(_png(item, f"{TEST_DRAWINGS}-{seed}-{i}")).decode()
         writer.writerow([i, image, item.text, item.answer, category(item)])
-    _replace_text(Path(out), buffer.getvalue())
+    write(Path(out), buffer.getvalue(), sealed=True)
 
 
 def _prompt_row(item: Item, i: int, seed: int, folder: Path) -> dict:
     """One RL prompt; its image, if any, is saved into `folder` and comes before the text."""
     content: list[dict] = []
     if item.cells:
-        folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{i:05d}.png"
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(_png(item, f"{TRAIN_DRAWINGS}-{seed}-{i}"))
-        temporary.replace(file)
+        write(file, _png(item, f"{TRAIN_DRAWINGS}-{seed}-{i}"))
         content.append({"type": "image", "image": f"{folder.name}/{file.name}"})
     content.append({"type": "text", "text": item.text})
     messages = [{"role": "user", "content": content}]
@@ -98,5 +88,7 @@ def write_prompts(weights: dict[str, float], n: int, seed: int, out: Path) -> No
     card = prompts_card(items, weights, seed)
     folder = out.parent / f"images_{out.stem}"
     rows = [_prompt_row(item, i, seed, folder) for i, item in enumerate(items)]
-    _replace_text(out.with_suffix(".card.json"), json.dumps(card, indent=1, sort_keys=True) + "\n")
-    _replace_text(out, _jsonl(rows))
+    write(out.with_suffix(".card.json"), json.dumps(card, indent=1, sort_keys=True) + "\n")
+    write(out, _jsonl(rows))
+    parts = [part for row in rows for part in row["messages"][0]["content"]]
+    seal(out, [out.parent / part["image"] for part in parts if part["type"] == "image"])

@@ -12,13 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import os
 import random
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from multiprocessing.queues import SimpleQueue
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -26,7 +29,11 @@ import torch
 import torch.nn.functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from lmmr1.exits import run_cli
+from lmmr1.files import seal_folder
 from lmmr1.sokoban import Level
+from lmmr1.store import saving
+from lmmr1.types import UserError
 from reproduce.micro import football, sokoban, world
 from reproduce.micro.model import EOS, FastTokenizer, ModelConfig, build_model, build_processor
 from reproduce.micro.packing import Group, cell_features, first_fit, gallery, loss_logits, pack, prefix
@@ -244,13 +251,13 @@ class Stream:
         self.answers += 1
 
     def games(self) -> Group:
-        """Games played ahead from the places alone, without a picture; only what is played is trained on."""
+        """Games played ahead from the places alone, without a picture, and answered; the places are given."""
         group = prefix(self.tokenize("<|im_start|>user\n"), Item("games", "", ""), self.image_token, lambda name: 0)
         for room in self.rng.sample(self.rooms, 6):
             level = self.rng.choice(sokoban.images(room.level))
             self.keys.add(sokoban.key(level))
-            given = self.tokenize(sokoban.places(level) + ";")
-            ids = given + self.tokenize(sokoban.trace(level, sokoban.shortest(level)))
+            given, moves = self.tokenize(sokoban.places(level) + ";"), sokoban.shortest(level)
+            ids = given + self.tokenize(f"{sokoban.trace(level, moves)}</think>{sokoban.answer(moves)}")
             group.branches.append((ids, range(len(given), len(ids)), KINDS.index("sokoban game")))
         return group
 
@@ -328,7 +335,7 @@ class Averager:
         shared = self.buffer[self.turn]
         self.turn = 1 - self.turn
         torch.cat([p.grad.reshape(-1) for p in parameters], out=shared[self.rank])
-        self.barrier.wait(timeout=600)
+        self.barrier.wait()  # the end of any process aborts it
         total, at = shared.sum(0) / shared.shape[0], 0
         for p in parameters:
             p.grad.copy_(total[at : at + p.numel()].view_as(p))
@@ -389,7 +396,7 @@ def phase_of(step: int, cfg: PretrainConfig) -> int:
 
 def train(cfg: PretrainConfig, rank: int, average: Averager | None, log: Callable[[str], None]) -> dict:
     """One process's share of the training; every rank ends with the same weights."""
-    started = time.time()
+    started = time.monotonic()
     torch.manual_seed(cfg.seed * 1000 + rank)
     processor, model = build_processor(), build_model(cfg.model).train()
     tokenizer = FastTokenizer(processor.tokenizer)
@@ -417,7 +424,7 @@ def train(cfg: PretrainConfig, rank: int, average: Averager | None, log: Callabl
         curve.add(batch.kind, token_losses.detach())
         if (step + 1) % cfg.log_every == 0 or step + 1 == cfg.steps:
             row = curve.row(step + 1)
-            log(f"{step + 1}/{cfg.steps} {time.time() - started:.0f}s {row}")
+            log(f"{step + 1}/{cfg.steps} {time.monotonic() - started:.0f}s {row}")
     return {"model": model.eval(), "processor": processor, "curve": curve.rows, "stream": stream}
 
 
@@ -436,12 +443,23 @@ def overlap(keys: set[str], cfg: PretrainConfig) -> dict:
     }
 
 
-def _helper(rank: int, cfg: PretrainConfig, buffer: torch.Tensor, barrier: Barrier, queue: SimpleQueue) -> None:
+def _end_with_parent() -> None:
+    """End this process as soon as rank 0 is gone: it would wait for it at the barrier."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _helper(rank: int, cfg: PretrainConfig, buffer: torch.Tensor, barrier: Barrier, results: Connection) -> None:
     """A further process: train in step with rank 0 and hand back the keys it used."""
+    _end_with_parent()
     torch.set_num_threads(1)
     try:
         result = train(cfg, rank, Averager(buffer, barrier, rank), lambda line: None)
-        queue.put((result["stream"].keys, result["stream"].answers))
+        results.send((result["stream"].keys, result["stream"].answers))
     except BaseException:
         barrier.abort()  # rank 0 is waiting: let it fail at once
         raise
@@ -451,36 +469,54 @@ def _train_together(cfg: PretrainConfig, processes: int, log: Callable[[str], No
     """Rank 0 here, the others as spawned processes; the result of rank 0, and keys and answers of all."""
     context = torch.multiprocessing.get_context("spawn")
     size = sum(p.numel() for p in build_model(cfg.model).parameters())
-    buffer = torch.zeros(2, processes, size).share_memory_()
-    barrier, queue = context.Barrier(processes), context.SimpleQueue()
-    helpers = [
-        context.Process(target=_helper, args=(rank, cfg, buffer, barrier, queue), daemon=True)
-        for rank in range(1, processes)
-    ]
-    for helper in helpers:
+    buffer, barrier = torch.zeros(2, processes, size).share_memory_(), context.Barrier(processes)
+    helpers, ends = [], []
+    for rank in range(1, processes):
+        mine, its = context.Pipe(duplex=False)
+        helper = context.Process(target=_helper, args=(rank, cfg, buffer, barrier, its), daemon=True)
         helper.start()
+        its.close()  # so that the end of the process is the end of its results
+        threading.Thread(target=_abort_with, args=(helper, barrier), daemon=True).start()
+        helpers.append(helper)
+        ends.append(mine)
     try:
         result = train(cfg, 0, Averager(buffer, barrier, 0) if helpers else None, log)
+        handed = [end.recv() for end in ends]
+    except (threading.BrokenBarrierError, EOFError):
+        raise UserError(_lost(helpers)) from None
     except BaseException:
         barrier.abort()
         raise
-    keys, answers = set(result["stream"].keys), result["stream"].answers
-    for _ in helpers:
-        more, count = queue.get()
-        keys |= more
-        answers += count
     for helper in helpers:
         helper.join()
-    return result, keys, answers
+    keys = set(result["stream"].keys).union(*(more for more, _ in handed))
+    return result, keys, result["stream"].answers + sum(count for _, count in handed)
+
+
+def _abort_with(helper: BaseProcess, barrier: Barrier) -> None:
+    """Where a helper is killed, rank 0 must not wait for it."""
+    helper.join()
+    if helper.exitcode:
+        barrier.abort()
+
+
+def _lost(helpers: list[BaseProcess]) -> str:
+    for helper in helpers:
+        helper.join(5)
+    codes = ", ".join(str(helper.exitcode) for helper in helpers)
+    return (
+        f"a helper process of the pretraining ended early (exit code {codes}; -9 is what the system does when memory "
+        "runs out); free some memory and run the same command again"
+    )
 
 
 def pretrain(cfg: PretrainConfig, out_dir: str | Path, processes: int = 2, log: Callable[[str], None] = print) -> dict:
     """Train the base and save it as a normal Hugging Face folder with `pretrain.json`; returns that card.
 
-    The folder appears by renaming, complete or not at all. The helper processes are spawned, so a script that calls
-    this needs the usual `if __name__ == "__main__"` guard.
+    The folder appears by renaming, complete and sealed or not at all. The helper processes are spawned, so a script
+    that calls this needs the usual `if __name__ == "__main__"` guard.
     """
-    started, threads, out = time.time(), torch.get_num_threads(), Path(out_dir)
+    started, threads, out = time.monotonic(), torch.get_num_threads(), Path(out_dir)
     torch.set_num_threads(1)
     try:
         result, keys, answers = _train_together(cfg, processes, log)
@@ -496,17 +532,19 @@ def pretrain(cfg: PretrainConfig, out_dir: str | Path, processes: int = 2, log: 
         "answers": answers,
         **problems,
         "loss": result["curve"],
-        "seconds": round(time.time() - started, 1),
     }
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    result["processor"].save_pretrained(temporary)
-    (temporary / "pretrain.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    if out.exists():
-        shutil.rmtree(out)
-    temporary.replace(out)
-    log(f"saved {out}: {card['parameters']} parameters, {card['distinct_keys']} problems, {card['seconds']} s")
+    temporary = out.with_name(out.name + ".partial")
+    with saving(out):
+        shutil.rmtree(temporary, ignore_errors=True)
+        model.save_pretrained(temporary)
+        result["processor"].save_pretrained(temporary)
+        (temporary / "pretrain.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        seal_folder(temporary)
+        if out.exists():
+            shutil.rmtree(out)
+        temporary.replace(out)
+    seconds = time.monotonic() - started
+    log(f"saved {out}: {card['parameters']} parameters, {card['distinct_keys']} problems, {seconds:.0f} s")
     return card
 
 
@@ -525,4 +563,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -75,7 +75,12 @@ def cells(level: Level) -> tuple[str, ...]:
 def completion(style: str, level: Level, moves: Sequence[Action]) -> str:
     """The assistant's reply: `direct` says the moves, `glance` first where things are, `worked` plays ahead too."""
     thoughts = {"direct": "", "glance": places(level), "worked": f"{places(level)};{trace(level, moves)}"}[style]
-    return f"<think>{thoughts}</think><answer>{','.join(moves)}</answer>"
+    return f"<think>{thoughts}</think>{answer(moves)}"
+
+
+def answer(moves: Sequence[Action]) -> str:
+    """The answer block. With a blank after each comma a move has three tokens, as it has in the game played ahead."""
+    return f"<answer>{', '.join(moves)}</answer>"
 
 
 def reply(rng: random.Random, level: Level, style: str) -> str:

@@ -1,10 +1,11 @@
-HARNESSES = ("lm_eval", "vlmevalkit")
+PROMPTED = ("lm_eval", "vlmevalkit")
 PAPER_TABLES = ["table1", "table2", "table3"]
 EVIDENCE = [
     f"{REPORT}/paper_{t}.{k}" for t in PAPER_TABLES for k in ("csv", "md", "tex")
 ]
 EVIDENCE_FIGURES = ["forest", "power", "seeds", "subsets"]
 EVIDENCE += [f"{REPORT}/{f}.svg" for f in EVIDENCE_FIGURES]
+EVIDENCE += [f"{REPORT}/quality.csv", f"{REPORT}/quality.md"]
 
 
 rule scores:
@@ -54,6 +55,25 @@ rule table1:
         code=plan.report_code,
     shell:
         "{PYTHON} reports.tables --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
+
+
+rule quality:
+    input:
+        [plan.results(arm, "scores.csv") for arm in plan.arms],
+    output:
+        csv=f"{REPORT}/quality.csv",
+        md=report(
+            f"{REPORT}/quality.md",
+            caption="../../reports/captions/quality.rst",
+            category="Tables",
+        ),
+    log:
+        plan.results("logs", "quality.log"),
+    params:
+        benchmarks=list(plan.benchmarks),
+        code=plan.report_code,
+    shell:
+        "{PYTHON} reports.quality --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
 
 
 rule plot_arms:
@@ -166,7 +186,7 @@ rule plot_evidence:
 rule prompt_scores:
     input:
         manifests=lambda wc: plan.runs([wc.arm], "manifest.json"),
-        benchmarks=[f for h in HARNESSES for f in plan.benchmark_files(h)],
+        benchmarks=[f for h in PROMPTED for f in plan.benchmark_files(h)],
     output:
         plan.results("prompts", "{style}", "{arm}", "scores.csv"),
     log:
@@ -179,7 +199,7 @@ rule prompt_scores:
     params:
         evaluate=lambda wc: " && ".join(
             f"{PYTHON} evals.run --harness {h} {plan.style_arguments(h, wc.arm, wc.style)}"
-            for h in HARNESSES
+            for h in PROMPTED
             if plan.of_harness(h)
         ),
         records=lambda wc: plan.style_records(wc.arm, wc.style),
@@ -200,7 +220,7 @@ rule prompt_styles:
     log:
         plan.results("logs", "prompt_styles.log"),
     params:
-        benchmarks=list(plan.benchmarks),
+        benchmarks=plan.prompted,
         code=plan.report_code,
     shell:
         "{PYTHON} reports.prompt_styles --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
@@ -209,7 +229,7 @@ rule prompt_styles:
 rule contamination:
     input:
         train=[plan.results("data", f"{stage}.jsonl") for stage in plan.used_stages],
-        benchmarks=[f for h in HARNESSES for f in plan.benchmark_files(h)],
+        benchmarks=[f for h in PROMPTED for f in plan.benchmark_files(h)],
     output:
         f"{REPORT}/contamination.json",
     log:

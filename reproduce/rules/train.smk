@@ -8,7 +8,7 @@ rule resolve_config:
     params:
         config=lambda wc: plan.train_config_json(wc.arm, int(wc.seed)),
     shell:
-        "printf '%s\\n' {params.config:q} > {output} 2> {log}"
+        "printf '%s\\n' {params.config:q} > {output} 2> {log}" + SEAL
 
 
 rule adopt:
@@ -21,7 +21,7 @@ rule adopt:
     wildcard_constraints:
         arm=alternatives(plan.adopted),
     shell:
-        "cp {input} {output} 2> {log}"
+        "cp {input} {output} 2> {log}" + SEAL
 
 
 rule train:
@@ -47,5 +47,5 @@ rule train:
         out=RUN,
         numerics=plan.numerics,
     shell:
-        "{PYTHON} lmmr1.train --config {input.config} --parent {input.parent} --prompts {input.prompts} "
+        "{TRAIN} --config {input.config} --parent {input.parent} --prompts {input.prompts} "
         "--out {params.out} > {log} 2>&1"

@@ -1,0 +1,205 @@
+"""The processes that train together: who computes which prompts, and how gradients come together.
+
+Every process draws, rewards and learns its share of a step's prompts. Completions and rewards are gathered, so that
+whatever is decided about the whole batch (which groups are dead, advantages, the loss's normaliser, metrics) is decided
+by every process with the code of one process, from the same facts. Gradients are then sums over processes, never means.
+
+`accelerate launch --config_file config/accelerate/ddp.yaml -m lmmr1.train ...` starts them; docs/distributed.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lmmr1.types import UserError
+
+if TYPE_CHECKING:  # the verifier's workers import this module, and must start at once
+    import torch
+
+T = TypeVar("T")
+
+
+class Processes:
+    """One process alone, which shares nothing; the others are told apart by `index`, 0 to `size` - 1."""
+
+    size = 1
+    index = 0
+    sharded = False
+    """True where no process has all weights at rest."""
+
+    @property
+    def main(self) -> bool:
+        """True in the one process that writes files."""
+        return self.index == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Every `size`-th item: what this process does of a list that all have."""
+        return list(items[self.index :: self.size])
+
+    def collect(self, value: T) -> list[T]:
+        """`value` of every process, in order. The value must be picklable, its tensors on the CPU."""
+        return [value]
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """The whole list again, in order, from every process's results for its `share`."""
+        shares = self.collect(list(items))
+        return [shares[i % self.size][i // self.size] for i in range(sum(map(len, shares)))]
+
+    def shard(self, model: Any) -> None:
+        """Spread the weights over the processes, before an optimizer sees them; nothing where each has them all."""
+
+    def unshard(self, model: Any) -> None:
+        """Make the model's weights whole, to be computed with. Cheap where they are."""
+
+    def reduce(self, model: Any) -> None:
+        """Sum the gradients over the processes; where weights are sharded, each then keeps its part of both."""
+
+
+class DataParallel(Processes):
+    """Several processes, each with the whole model and optimizer (DDP): gradients are summed after the backward pass.
+
+    torch's DistributedDataParallel itself cannot be used: it counts gradients in hooks of one forward call, and here a
+    weight's gradient comes from several backward passes (completions group by group, then the prompts).
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self.accelerator = accelerator
+        self.size, self.index = accelerator.num_processes, accelerator.process_index
+
+    def collect(self, value: T) -> list[T]:
+        """See Processes."""
+        from accelerate.utils import gather_object
+
+        return gather_object([value])
+
+    def used(self, params: Sequence[torch.Tensor]) -> list[bool]:
+        """Which parameters have a gradient in any process: the optimizer leaves the others alone, as in one process."""
+        import torch
+
+        mine = torch.tensor([p.grad is not None for p in params], dtype=torch.int32, device=self.accelerator.device)
+        return self.accelerator.reduce(mine, "sum").bool().tolist()
+
+    def reduce(self, model: Any) -> None:
+        """See Processes."""
+        import torch
+
+        params = [p for p in model.parameters() if p.requires_grad]
+        for param, used in zip(params, self.used(params), strict=True):
+            if used:
+                param.grad = torch.zeros_like(param) if param.grad is None else param.grad
+                torch.distributed.all_reduce(param.grad)
+
+
+class FullyShardedDataParallel(DataParallel):
+    """FSDP2: each process keeps its part of every weight, gradient and moment, in fp32.
+
+    The core reads weights outside the modules' forward methods, which FSDP2's hooks would free in between. So they are
+    made whole for a whole step (in bf16 where accelerate's `mixed_precision` says so), and gradients are scattered by
+    hand after it.
+    """
+
+    sharded = True
+
+    def __init__(self, accelerator: Any, layers: Sequence[str]) -> None:
+        """`layers` are the names of the classes that are gathered one by one."""
+        super().__init__(accelerator)
+        self.layers = layers
+
+    def shard(self, model: Any) -> None:
+        """See Processes."""
+        import torch
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        mesh = torch.distributed.init_device_mesh(self.accelerator.device.type, (self.size,))
+        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else None
+        options = {"mesh": mesh, "reshard_after_forward": False, "mp_policy": MixedPrecisionPolicy(param_dtype=dtype)}
+        for module in [m for m in model.modules() if type(m).__name__ in self.layers]:
+            fully_shard(module, **options)
+        fully_shard(model, **options)
+        model.set_requires_gradient_sync(False)
+        model.set_reshard_after_backward(False)
+        with torch.no_grad():  # the first module that runs becomes the root of the others
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.accelerator.device))
+        self._each(model, "reshard")
+
+    def unshard(self, model: Any) -> None:
+        """See Processes."""
+        self._each(model, "unshard")
+
+    def reduce(self, model: Any) -> None:
+        """See Processes."""
+        from torch.distributed.tensor import DTensor, Partial
+
+        copies = [p for p in model.parameters() if p.requires_grad]
+        used = self.used(copies)
+        self._each(model, "reshard")
+        params = [p for p in model.parameters() if p.requires_grad]
+        for param, copy in zip(params, copies, strict=True):
+            grad, copy.grad = copy.grad, None
+            if used.pop(0):
+                grad = param.new_zeros(param.shape) if grad is None else grad.to(param.dtype)
+                summed = DTensor.from_local(whole(grad), param.device_mesh, [Partial()], run_check=False)
+                param.grad = summed.redistribute(placements=param.placements)
+
+    def _each(self, model: Any, what: str) -> None:
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                getattr(module, what)()
+
+
+ALONE = Processes()
+
+
+def join() -> Processes:
+    """What `accelerate launch` made of this process; ALONE without it.
+
+    Raises UserError for a kind of training that this core does not do.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        return ALONE
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise UserError(
+            "accelerate config: distributed_type DEEPSPEED is not for this core, whose layers DeepSpeed's hooks do not "
+            "see; config/accelerate/fsdp2.yaml shards the same things, or set trainer: trl"
+        )
+    import torch
+    from accelerate import Accelerator, FullyShardedDataParallelPlugin
+
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return DataParallel(accelerator)
+    plugin = FullyShardedDataParallelPlugin()  # as accelerate read it from the config file
+    if plugin.fsdp_version != 2 or not plugin.transformer_cls_names_to_wrap:
+        raise UserError(
+            "accelerate config, fsdp_config: this core needs fsdp_version 2 and fsdp_transformer_layer_cls_to_wrap; "
+            "see config/accelerate/fsdp2.yaml"
+        )
+    return FullyShardedDataParallel(accelerator, plugin.transformer_cls_names_to_wrap)
+
+
+def require_prompts(processes: Processes, per_step: int) -> None:
+    """Raise UserError where an optimizer step has fewer prompts than there are processes."""
+    if per_step < processes.size:
+        raise UserError(
+            f"{processes.size} processes but {per_step} prompts per optimizer step (num_prompts / num_minibatches): "
+            "start fewer processes or take more prompts"
+        )
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, gathered where it is sharded; then all processes must call it."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def as_sharded(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`tensor`, which is whole, on the device of `like` and sharded as it is."""
+    tensor = tensor.to(like.device)
+    if not hasattr(like, "placements"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

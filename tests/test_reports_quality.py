@@ -1,0 +1,54 @@
+"""Contract: what cannot be scored is counted where it is made and where it is reported."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from lmmr1.types import UserError
+from reports.quality import markdown, rates
+from reproduce.hub import convert
+
+
+def scores(folder, **arms):
+    """arm -> (answers, of them cut off, of them without an answer), two seeds each."""
+    rows = []
+    for arm, (n, cut, lost) in arms.items():
+        for seed in (0, 1):
+            path = folder / f"{arm}-{seed}.jsonl"
+            notes = [("length" if i < cut else "stop", "no_answer" if i < lost else "different") for i in range(n)]
+            path.write_text("".join(json.dumps({"finish": f, "note": note}) + "\n" for f, note in notes))
+            rows.append({"arm": arm, "benchmark": "b", "samples": str(path)})
+    return pd.DataFrame(rows)
+
+
+def test_rates_are_counted_from_the_samples(tmp_path):
+    table = rates(scores(tmp_path, baseline=(100, 5, 1), fre=(100, 6, 0)))
+    assert table.values.tolist() == [["baseline", "b", 200, 0.05, 0.01, ""], ["fre", "b", 200, 0.06, 0.0, "truncated"]]
+    assert "| FRE-Text | B | 200 | **6.0** | 0.0 |  |" in markdown(table, {"b": "B"})
+
+
+def test_arms_that_differ_are_flagged(tmp_path):
+    table = rates(scores(tmp_path, baseline=(50, 0, 20), fre=(50, 0, 0), mgt_only=(50, 0, 19)))
+    assert list(table["flags"]) == ["no_answer", "differs from the baseline", "no_answer"]
+    assert rates(scores(tmp_path, fre=(10, 0, 0)))["flags"].tolist() == [""], (
+        "without a baseline nothing differs from it"
+    )
+
+
+def test_a_missing_sample_file_is_named(tmp_path):
+    frame = scores(tmp_path, fre=(10, 0, 0))
+    (tmp_path / "fre-1.jsonl").unlink()
+    with pytest.raises(UserError, match=r"fre-1\.jsonl: no such file"):
+        rates(frame)
+
+
+def test_a_gold_that_cannot_be_judged_is_dropped_and_counted(tmp_path):
+    ask = lambda answer: {"message": [{"role": "user", "content": "What is it?"}], "answer": answer}
+    raw, out = tmp_path / "raw.jsonl", tmp_path / "train.jsonl"
+    raw.write_text("".join(json.dumps(ask(answer)) + "\n" for answer in ("7", "\\frac{1}{", "$\\sqrt{2}$")))
+    convert(raw, tmp_path, out)
+    kept = [json.loads(line)["answer"] for line in out.read_text().splitlines()]
+    card = json.loads((tmp_path / "train.card.json").read_text())
+    assert card["rows"] == len(kept) == 3 - card["dropped"]["gold_unparsable"]
+    assert "\\frac{1}{" not in kept and {"7", "$\\sqrt{2}$"} <= set(kept)
