@@ -1,4 +1,4 @@
-"""Contract: what cannot be scored is counted where it is made and where it is reported."""
+"""Contract: answers that were cut off or not found are counted per arm and benchmark."""
 
 import json
 
@@ -7,7 +7,6 @@ import pytest
 
 from lmmr1.types import UserError
 from reports.quality import markdown, rates
-from reproduce.hub import convert
 
 
 def scores(folder, **arms):
@@ -41,14 +40,3 @@ def test_a_missing_sample_file_is_named(tmp_path):
     (tmp_path / "fre-1.jsonl").unlink()
     with pytest.raises(UserError, match=r"fre-1\.jsonl: no such file"):
         rates(frame)
-
-
-def test_a_gold_that_cannot_be_judged_is_dropped_and_counted(tmp_path):
-    ask = lambda answer: {"message": [{"role": "user", "content": "What is it?"}], "answer": answer}
-    raw, out = tmp_path / "raw.jsonl", tmp_path / "train.jsonl"
-    raw.write_text("".join(json.dumps(ask(answer)) + "\n" for answer in ("7", "\\frac{1}{", "$\\sqrt{2}$")))
-    convert(raw, tmp_path, out)
-    kept = [json.loads(line)["answer"] for line in out.read_text().splitlines()]
-    card = json.loads((tmp_path / "train.card.json").read_text())
-    assert card["rows"] == len(kept) == 3 - card["dropped"]["gold_unparsable"]
-    assert "\\frac{1}{" not in kept and {"7", "$\\sqrt{2}$"} <= set(kept)

@@ -141,7 +141,7 @@ def test_a_damaged_checkpoint_is_named_not_used(parent, prompts, tmp_path):
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    with pytest.raises(UserError, match=r"weights are damaged .* delete"):
+    with pytest.raises(UserError, match=r"weights are damaged, .* delete"):
         train(CFG.model_copy(update={"max_steps": 1}), parent, prompts, tmp_path)
 
 

@@ -253,9 +253,10 @@ def test_faults_lose_nothing(finished):
     """A small, seeded part of the campaign (`make faults`): kills and damage at the cheap stages and in training."""
     stages = ["training", "prompts", "scores", "tables"]
     command = [sys.executable, "-m", "faults", "--reference", str(finished), "--share", "0.12", "--stages", *stages]
-    root = Path(__file__).resolve().parents[1]
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    # the copy's own packages, as in the run that is broken: manifests say at which commit they were made
+    paths = os.pathsep.join([str(finished), str(Path(__file__).resolve().parents[1])])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=finished, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "**0 artefacts lost or silently wrong.**" in done.stdout
 
