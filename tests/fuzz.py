@@ -15,14 +15,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import atheris
-
-with atheris.instrument_imports(include=["lmmr1", "evals", "reports", "reproduce"]):
-    from tests.fuzz_targets import SEEDS, TARGETS
-
 
 def main() -> None:
     """Run one target on its seeds and what libFuzzer makes of them."""
+    import atheris  # here, because this module is looked at for doctests too
+
+    with atheris.instrument_imports(include=["lmmr1", "evals", "reports", "reproduce"]):
+        from tests.fuzz_targets import SEEDS, TARGETS
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in TARGETS:
         sys.exit(f"error: unknown target {name!r}; give one of {', '.join(TARGETS)}")

@@ -228,7 +228,7 @@ def test_every_yaml_file_of_the_project_loads():
     ]
     assert len(files) >= 6
     for path in files:
-        assert isinstance(yaml.load(path.read_text(), yaml.BaseLoader), dict), path
+        assert isinstance(yaml.load(path.read_text(), yaml.BaseLoader), dict | list), path
 
 
 @pytest.mark.parametrize("profile", sorted(p.stem for p in Path(ROOT / "config/profiles").glob("*.yaml")))

@@ -304,7 +304,8 @@ def test_a_resume_point_that_was_being_written_is_no_resume_point(whole, parent,
 def test_any_damaged_file_of_a_finished_run_is_named_not_used(whole, parent, prompts, tmp_path, name):
     root = tmp_path / "store"
     shutil.copytree(whole[1].folder, root / whole[1].key)
-    flip(root / whole[1].key / name)
+    # the list's line about the weights is not read: their sha256 stands in the manifest
+    flip(root / whole[1].key / name, at=3 if name.endswith("SHA256SUMS") else None)
     with pytest.raises(UserError, match=rf"{name.rpartition('/')[2]}.* delete {root / whole[1].key}"):
         train(CFG, parent, prompts, root)
 

@@ -167,7 +167,7 @@ OTHER = {
     "engine": "vllm", "advantage": "group_mean", "learning_rate": 2e-3, "adam_beta1": 0.8, "adam_beta2": 0.9,
     "weight_decay": 0.1, "max_grad_norm": 2.0, "save_steps": 3, "sampling.temperature": 0.7,
     "sampling.max_completion_length": 9, "loss.loss_type": "grpo", "loss.epsilon": 0.1, "loss.epsilon_high": 0.3,
-    "loss.beta": 0.1, "gradient_checkpointing": True,
+    "loss.beta": 0.1, "gradient_checkpointing": True, "vllm.gpu_memory_utilization": 0.7, "vllm.sleep_level": 0,
     "loss.mask_truncated_completions": True, "loss.importance_sampling_cap": 3.0,
 }  # fmt: skip
 

@@ -98,7 +98,7 @@ QWEN_3B = Geometry(
 """The released config.json of Qwen2.5-VL-3B-Instruct: what is assumed where a model is not on this machine."""
 
 MICRO = Geometry(
-    name="micro", layers=3, hidden=96, heads=3, kv_heads=3, head_dim=32, intermediate=192, vocab=287, tied=True,
+    name="micro", layers=3, hidden=96, heads=3, kv_heads=3, head_dim=32, intermediate=192, vocab=297, tied=True,
     vision_depth=1, vision_hidden=64, vision_intermediate=128, patch_values=1176, merged=4,
 )  # fmt: skip
 """The micro world's model (reproduce/micro/model.py), which does not exist before it is pretrained."""
