@@ -260,6 +260,8 @@ def load_processor(
         processor = AutoProcessor.from_pretrained(source, revision=revision)
     except (OSError, ValueError, KeyError) as e:
         raise _not_loadable(source, e) from None
+    for how_it_was_loaded in ("local_files_only", "is_local"):  # saved with it, they would depend on $HF_HUB_OFFLINE
+        processor.tokenizer.init_kwargs.pop(how_it_was_loaded, None)
     pixels = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
     processor.image_processor.size = dict(processor.image_processor.size) | {k: v for k, v in pixels.items() if v}
     return processor

@@ -13,6 +13,7 @@ from lmmr1 import train as train_module
 from lmmr1.config import RewardConfig, SamplingConfig, TrainConfig
 from lmmr1.data import read_samples
 from lmmr1.lock import owned
+from lmmr1.policy import load_processor
 from lmmr1.store import Store, adopt, read_parent, run_key, sha256_file, sha256_weights, write_manifest
 from lmmr1.train import learning_rate, train
 from lmmr1.types import TrainingError, UserError
@@ -344,3 +345,9 @@ def test_two_trainings_of_one_folder_are_refused(whole, parent, prompts, tmp_pat
         pytest.raises(UserError, match=r"in use by another training \(process"),
     ):
         train(CFG, parent, prompts, tmp_path)
+
+
+def test_a_saved_processor_does_not_tell_how_it_was_loaded(tiny_model, tmp_path):
+    """Online and offline runs must give the same bytes; transformers saves `local_files_only` and `is_local`."""
+    load_processor(str(tiny_model)).save_pretrained(tmp_path)
+    assert not {"local_files_only", "is_local"} & json.loads((tmp_path / "tokenizer_config.json").read_text()).keys()
