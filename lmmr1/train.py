@@ -58,8 +58,9 @@ def train(
 
 
 def _alone(store: Store, prompts: Path) -> contextlib.AbstractContextManager[None]:
-    """The run's lock; of several processes of one run (`accelerate launch`) the first has it for all."""
-    return owned(store.folder, f"training on {prompts}") if not rank() else contextlib.nullcontext()
+    """The run's lock; of several processes of one run the first has it for all (TRL's are known by their rank alone)."""
+    first = store.processes.main and not rank()
+    return owned(store.folder, f"training on {prompts}") if first else contextlib.nullcontext()
 
 
 def rank() -> int:

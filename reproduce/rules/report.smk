@@ -69,6 +69,8 @@ rule quality:
         ),
     log:
         plan.results("logs", "quality.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
@@ -219,6 +221,8 @@ rule prompt_styles:
         ),
     log:
         plan.results("logs", "prompt_styles.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=plan.prompted,
         code=plan.report_code,
@@ -234,6 +238,8 @@ rule contamination:
         f"{REPORT}/contamination.json",
     log:
         plan.results("logs", "contamination.log"),
+    resources:
+        **plan.resources("report"),
     params:
         benchmarks=",".join(plan.probed),
         train=lambda wc, input: " ".join(f"--train {path}" for path in input.train),
