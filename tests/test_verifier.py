@@ -7,6 +7,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -20,6 +21,8 @@ from hypothesis import strategies as st
 from lmmr1.rewards import Question, VerifierPool
 from lmmr1.rewards.judge import triage
 from lmmr1.rewards.limits import refusal
+from lmmr1.rewards.pool import PATIENCE
+from lmmr1.rewards.worker import _out_of_time, bounded
 from tests.hostile import MEASURED, canaries, generated
 from tests.metamorphic import Rewriting, rewritings
 
@@ -96,22 +99,14 @@ def hostile_questions() -> list[Question]:
 
 
 def slowest_hostile(pool: VerifierPool) -> tuple[float, list[str]]:
-    """Seconds of the slowest call, one text a call, and which texts earned something.
-
-    A text that took too long has two more chances: other work on the machine is not what is tested.
-    """
+    """Seconds of the slowest call, one text a call, and which texts earned something."""
     pool.judge([Question(f"x+{i}", f"{i}+x") for i in range(8)])  # start the workers
     slowest, paid = 0.0, []
     for q in hostile_questions():
-        seconds = float("inf")
-        for _ in range(3):
-            began = time.monotonic()
-            (verdict,) = pool.judge([q])
-            seconds = min(seconds, time.monotonic() - began)
-            paid += [q.response[:80]] if verdict.accuracy else []
-            if seconds < DEADLINE + 1:
-                break
-        slowest = max(slowest, seconds)
+        began = time.monotonic()
+        (verdict,) = pool.judge([q])
+        slowest = max(slowest, time.monotonic() - began)
+        paid += [q.response[:80]] if verdict.accuracy else []
     return slowest, paid
 
 
@@ -145,7 +140,7 @@ def test_every_hostile_text_ends_in_time_and_the_pool_is_whole_afterwards(short_
     finally:
         stop.set()
         watcher.join()
-    assert slowest < DEADLINE + 1 and not paid
+    assert slowest < PATIENCE * DEADLINE + 2 and not paid  # of a machine that is busy; of CPU time see below
     assert 0 < largest < MEMORY_MB << 20
     assert [v.accuracy for v in short_pool.judge([Question("x+1", "1+x"), Question("x+1", "x")])] == [1.0, 0.0]
     assert where == "process pool" or len(short_pool.pids()) == 2
@@ -219,6 +214,32 @@ def test_a_worker_that_is_killed_from_outside_costs_no_answer(short_pool):
         worker.kill()
         verdicts = pool.judge([Question(f"x+{i}", f"{i}+x") for i in range(30)])
         assert {v.note for v in verdicts} == {"equal"}
+
+
+def endless(rule: str, target: str, answer: str) -> str:
+    return str(sum(range(10**13)))  # one call into C: no exception can end it
+
+
+def test_a_task_gets_its_cpu_time_and_no_more():
+    if (child := os.fork()) == 0:
+        signal.signal(signal.SIGPROF, _out_of_time)  # as `serve` does
+        bounded(endless, ["lmmr1", "2", "2"], 0.3, 0.6)
+        os._exit(0)
+    _, status, usage = os.wait4(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGVTALRM
+    assert 0.5 < usage.ru_utime < 1.1, "CPU seconds: other work on the machine does not count"
+
+
+def test_a_machine_that_is_busy_changes_no_verdict():
+    """A worker that gets no CPU for longer than its deadline answers all the same: the deadline is CPU time."""
+    with VerifierPool(1, 1.0, MEMORY_MB) as pool, ThreadPoolExecutor(1) as threads:
+        pool.judge([Question("x+1", "1+x")])
+        (worker,) = (p for p in psutil.Process().children() if p.pid in pool.pids())
+        worker.suspend()
+        verdict = threads.submit(pool.judge, [Question("x+2", "2+x")])
+        time.sleep(2.5)
+        worker.resume()
+        assert verdict.result()[0].note == "equal"
 
 
 # --------------------------------------------------------------------------------------------------------- real golds

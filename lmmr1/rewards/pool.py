@@ -27,6 +27,9 @@ from lmmr1.rewards.judge import Question, Rule, Verdict, triage, verdict
 IN_FLIGHT = 8
 """Tasks that wait in a worker's pipe, so that it never waits for the parent."""
 
+PATIENCE = 12
+"""Wall time that a task may take, in times of its CPU time: only what waits, or gets no CPU at all, needs so much."""
+
 POLL_SECONDS = 0.05
 """How often deadlines are looked at."""
 
@@ -80,8 +83,8 @@ class Worker:
         return [(self.sent.popleft(), tuple(json.loads(line))) for line in lines]
 
     def overrun(self) -> bool:
-        """True where the task at the head has had its time."""
-        return self.ready and bool(self.sent) and time.monotonic() - self.since > self.deadline
+        """True where the task at the head has had its time, and the process did not end itself."""
+        return self.ready and bool(self.sent) and time.monotonic() - self.since > PATIENCE * self.deadline + 1
 
     def bury(self, waiting: deque[int], retried: set[int]) -> list[tuple[int, Answer]]:
         """End the process; the failure of its head task; its other tasks go back to the front of `waiting`.
@@ -105,7 +108,7 @@ class Worker:
             head = [self.sent.popleft()] if self.sent and self.process.returncode != 0 else []
         waiting.extendleft(reversed(self.sent))
         self.sent.clear()
-        late = running or self.process.returncode == -signal.SIGALRM
+        late = running or self.process.returncode in (-signal.SIGALRM, -signal.SIGVTALRM)
         return [(number, ("timeout" if late else "crashed", seconds)) for number in head]
 
     def kill(self) -> None:
@@ -122,7 +125,7 @@ class WorkerPool:
     Args:
         module: what a worker runs: a module that calls `worker.serve`.
         workers: processes; answers do not depend on it.
-        deadline: seconds of wall time for one task.
+        deadline: seconds of CPU time for one task, and PATIENCE times as many of wall time.
         memory_mb: address space of one worker.
         recycle: tasks after which a worker is replaced, so that what sympy caches stays small.
     """

@@ -3,8 +3,9 @@
 `serve` is the same for any other rule that may take any time and memory.
 
 A JSON line [rule, target, answer] in, a JSON line [note, seconds] out, in order. It bounds itself three ways: an
-exception after SOFT seconds of CPU time, the kernel's alarm after HARD seconds of wall time (which ends the process
-even inside one endless C call, and also when the parent is gone), and a limit on its address space.
+exception after SOFT seconds of CPU time, the kernel's timer after HARD seconds of it (which ends the process even
+inside one endless C call, and also when the parent is gone), and a limit on its address space. CPU time and not wall
+time, because a verdict must not depend on what else the machine does; PATIENCE times as much wall time ends it anyway.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lmmr1.rewards.judge import decide
+from lmmr1.rewards.pool import PATIENCE
 
 
 class OutOfTime(BaseException):
@@ -60,9 +62,11 @@ def warm_up() -> None:
 
 
 def bounded(decide: Decide, task: Sequence[str], soft: float, hard: float) -> str:
-    """The note within `soft` seconds of CPU time; `hard` seconds of wall time end the process."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a library may have put its own in place
-    signal.setitimer(signal.ITIMER_REAL, hard)
+    """The note within `soft` seconds of CPU time; `hard` seconds of it, or PATIENCE times as many, end the process."""
+    for ending in (signal.SIGALRM, signal.SIGVTALRM):
+        signal.signal(ending, signal.SIG_DFL)  # a library may have put its own in place
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE * hard)
+    signal.setitimer(signal.ITIMER_VIRTUAL, hard)
     signal.setitimer(signal.ITIMER_PROF, soft)
     try:
         rule, target, answer = task
@@ -75,6 +79,7 @@ def bounded(decide: Decide, task: Sequence[str], soft: float, hard: float) -> st
         return f"error: {type(e).__name__}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
