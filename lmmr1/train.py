@@ -58,7 +58,7 @@ def train(
 
 
 def _alone(store: Store, prompts: Path) -> contextlib.AbstractContextManager[None]:
-    """The run's lock; of several processes of one run the first has it (TRL's are known by their rank alone)."""
+    """The run's lock; of several processes of one run the first has it for all (TRL's: by rank)."""
     first = store.processes.main and not rank()
     return owned(store.folder, f"training on {prompts}") if first else contextlib.nullcontext()
 

@@ -95,7 +95,11 @@ def _write(index: Index, base: Path, out: Path) -> None:
         head.size = len(text)
         archive.addfile(head, io.BytesIO(text))
         for name in track(index.files, "packing", transient=True):
-            archive.add(base / name, name, recursive=False, filter=_anonymous)
+            member = _anonymous(archive.gettarinfo(base / name, name))
+            # a second name of a file (evaluation keeps one of its records) is packed as a file of its own
+            member.type, member.linkname, member.size = tarfile.REGTYPE, "", index.files[name].size
+            with (base / name).open("rb") as file:
+                archive.addfile(member, file)
     os.replace(partial, out)
 
 
