@@ -216,13 +216,13 @@ class Campaign:
             return Result(*facts, "left processes", ended, f"{left} processes did not end", again.seconds)
         if again.code not in _good_codes(job):
             return self._stopped(facts, case, first, again)
-        wrong = self.wrong(folder)
+        unread = f"different: {_damaged(what)}"  # what the job does not read stays damaged: whoever reads it will say so
+        wrong = [line for line in self.wrong(folder) if finished or line != unread]
         return Result(*facts, "wrong" if wrong else "same bytes", ended, "; ".join(wrong[:4]), again.seconds)
 
     def _stopped(self, facts: tuple[str, str, str, str], case: Case, first: Outcome | None, again: Outcome) -> Result:
         """The second run did not end well: it must say so in one line, and end well once the file is whole again."""
-        ended, line = _ending(first), again.line
-        damaged = facts[3].rpartition("then a bit of ")[2].partition(":")[0].partition(" cut from ")[0]
+        ended, line, damaged = _ending(first), again.line, _damaged(facts[3])
         if not line:
             return Result(*facts, "unclear stop", ended, again.text[-300:], again.seconds)
         if damaged not in line and str(Path(damaged).parent) not in line:
@@ -258,6 +258,11 @@ class Campaign:
             return outcome.cpu
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _damaged(what: str) -> str:
+    """The file that a fault damaged, from its words; of another fault something that is no file."""
+    return what.rpartition("then a bit of ")[2].partition(":")[0].partition(" cut from ")[0]
 
 
 def _good_codes(job: Job) -> tuple[int, ...]:

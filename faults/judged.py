@@ -41,6 +41,10 @@ class Bad(Server):
             self.delay = 30.0
 
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed is what this is about."""
+
+
 @contextmanager
 def server(kind: str) -> Iterator[str]:
     """The URL of a judge in a process of its own; `kind` "" is a good one."""
