@@ -9,9 +9,12 @@ Exit code 0: every fault ended with the bytes of an undisturbed run or with one 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from faults.campaign import PLAN, Campaign, faults
@@ -20,11 +23,24 @@ from faults.report import put, text
 from lmmr1.exits import exit_code
 
 
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder that only this process removes: the forked commands run their exit functions, too.
+
+    A `TemporaryDirectory` is removed by such a function.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="lmmr1-faults-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def run(args: argparse.Namespace) -> int:
     """The campaign."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="lmmr1-faults-") as scratch:
-        campaign = Campaign(args.folder or Path(scratch), args.seed, args.reference)
+    with scratch() as folder:
+        campaign = Campaign(args.folder or folder, args.seed, args.reference)
         if args.reference is None:
             campaign.make_reference(args.workers)
         print(f"the undisturbed run took {time.monotonic() - began:.0f} s", flush=True)

@@ -40,7 +40,6 @@ class Bad(Server):
         if kind == "judge: stalls":
             self.delay = 30.0
 
-
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that was killed is what this is about."""
 

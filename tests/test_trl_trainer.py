@@ -327,7 +327,7 @@ def test_two_processes_share_one_run(parent, images, tmp_path):
     write_manifest(tmp_path / "parent.json", parent)
     files = {"config": "config.yaml", "parent": "parent.json", "out": "out", "checkpoints": "store"}
     arguments = [x for name, file in files.items() for x in (f"--{name}", str(tmp_path / file))]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "-m", "lmmr1.train"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lmmr1.train"]
     done = subprocess.run(
         [sys.executable, *launch, *arguments, "--prompts", str(images)],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,

@@ -226,7 +226,7 @@ def test_new_numerics_train_everything_anew(finished):
     text = path.read_text()
     path.write_text(re.sub(r"^NUMERICS = .*", "NUMERICS = 99", text, flags=re.MULTILINE))
     try:
-        assert planned(finished, "--config", "profile=smoke")["train"] == 4
+        assert planned(finished, "--config", "profile=smoke")["train"] == EXPECTED_TRAININGS["smoke"]
     finally:
         path.write_text(text)
 
