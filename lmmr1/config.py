@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lmmr1.types import UserError
 
+FUSED_BELOW = 1024
+"""Hidden width of the text layers below which projections are fused (lmmr1/projections.py says why)."""
+
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 """TRL's `report_to`, of the trackers that lmmr1/tracking.py knows."""
 

@@ -151,7 +151,7 @@ def forward(model: Any, w: TextWeights, rows: Rows, head: Head | None) -> Prefix
     x, kv = torch.cat(rows.embedded), []
     causal = _causal(longest, head.length if head else 0, x)
     for index, layer in enumerate(w.layers):
-        qkv = torch.addmm(layer.qkv_bias, F.rms_norm(x, (width,), layer.norm1, w.eps), layer.qkv.t())
+        qkv = layer.qkv(F.rms_norm(x, (width,), layer.norm1, w.eps))
         qk, v = qkv.view(-1, w.heads + 2 * w.kv_heads, w.head_dim).split([w.heads + w.kv_heads, w.kv_heads], 1)
         q, k = rope(qk, cos, sin).split([w.heads, w.kv_heads], 1)
         kv.append((_grid(k, mask), _grid(v, mask)))
@@ -159,9 +159,9 @@ def forward(model: Any, w: TextWeights, rows: Rows, head: Head | None) -> Prefix
             x, q = x[ends], q[ends]
         before = head.layer(index) if head else None
         parts = zip(q.split(lengths if len(q) == len(k) else 1), k.split(lengths), v.split(lengths), strict=True)
-        x = torch.addmm(x, torch.cat([_attend(*part, before, causal) for part in parts]), layer.out.t())
-        gate, up = (F.rms_norm(x, (width,), layer.norm2, w.eps) @ layer.gate_up.t()).chunk(2, -1)
-        x = torch.addmm(x, F.silu(gate) * up, layer.down.t())
+        x = layer.out.add(x, torch.cat([_attend(*part, before, causal) for part in parts]))
+        gate, up = layer.gate_up(F.rms_norm(x, (width,), layer.norm2, w.eps)).chunk(2, -1)
+        x = layer.down.add(x, F.silu(gate) * up)
     last = F.rms_norm(x, (width,), w.norm, w.eps)
     next_position = torch.stack([p.max() + 1 for p in rows.positions])
     ids = torch.zeros_like(mask, dtype=torch.long).masked_scatter(mask, torch.cat(rows.ids))

@@ -219,10 +219,12 @@ def load_policy(
     trainable: bool = False,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
+    adapters: bool = False,
 ) -> Policy:
     """Load a checkpoint folder or a Hub id. Raises UserError where it is neither, or an architecture we cannot train.
 
-    fp32 on CPU, and fp32 for training everywhere (a bf16 weight does not move at lr 1e-6); bf16 for inference on a GPU.
+    fp32 on CPU, and fp32 for what is trained everywhere (a bf16 weight does not move at lr 1e-6); bf16 on a GPU for
+    inference, and for weights that stay as they are because only `adapters` on them are trained.
     """
     folder = Path(source)
     if folder.exists() and not (folder / "config.json").is_file():
@@ -235,7 +237,7 @@ def load_policy(
         transformers_logging.disable_progress_bar()
     processor = load_processor(source, revision, min_pixels, max_pixels)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" and not trainable else torch.float32
+    dtype = torch.bfloat16 if device == "cuda" and (adapters or not trainable) else torch.float32
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(
             source, revision=revision, dtype=dtype, use_safetensors=True

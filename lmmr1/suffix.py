@@ -14,20 +14,21 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lmmr1.lora import effective_weight
+from lmmr1.config import FUSED_BELOW
+from lmmr1.lora import computing_layer, effective_weight
 from lmmr1.policy import Prefix
+from lmmr1.projections import Apart, Fused, Projection
 
 
 class LayerWeights(NamedTuple):
-    """One decoder layer; query, key, value and gate, up are fused so that each is one matrix product."""
+    """One decoder layer; query, key, value and gate, up are one projection each."""
 
     norm1: torch.Tensor
-    qkv: torch.Tensor
-    qkv_bias: torch.Tensor
-    out: torch.Tensor
+    qkv: Projection
+    out: Projection
     norm2: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
+    gate_up: Projection
+    down: Projection
 
 
 @dataclass
@@ -46,8 +47,8 @@ class TextWeights:
 
     @classmethod
     def of(cls, model: Any, grad: bool) -> TextWeights:
-        """Views and fused copies of the model's weights; with `grad`, gradients stop at the copies until `backward`."""
-        text, layers, fused = model.model.language_model, [], []
+        """The model's weights, fused below FUSED_BELOW; with `grad`, gradients stop at the copies until `backward`."""
+        text, fused = model.model.language_model, []
 
         def fuse(parts: list[torch.Tensor]) -> torch.Tensor:
             whole = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -57,21 +58,23 @@ class TextWeights:
             fused.append((whole, leaf))
             return leaf
 
-        def alone(linear: Any) -> torch.Tensor:
-            weight = effective_weight(linear)
-            return weight if weight is linear.weight else fuse([weight])
+        def project(*linears: Any) -> Projection:
+            if text.embed_tokens.weight.size(1) >= FUSED_BELOW:
+                return Apart(tuple(computing_layer(linear) for linear in linears))
+            weights = [effective_weight(linear) for linear in linears]
+            biases = [linear.bias for linear in linears if linear.bias is not None]
+            own = len(weights) == 1 and weights[0] is linears[0].weight
+            return Fused(weights[0] if own else fuse(weights), fuse(biases) if biases else None)
+
+        def layer_weights(layer: Any) -> LayerWeights:
+            a, m = layer.self_attn, layer.mlp
+            qkv, out = project(a.q_proj, a.k_proj, a.v_proj), project(a.o_proj)
+            gate_up, down = project(m.gate_proj, m.up_proj), project(m.down_proj)
+            norms = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+            return LayerWeights(norms[0], qkv, out, norms[1], gate_up, down)
 
         with torch.set_grad_enabled(grad):
-            for layer in text.layers:
-                a, m = layer.self_attn, layer.mlp
-                projections = a.q_proj, a.k_proj, a.v_proj
-                layers.append(
-                    LayerWeights(
-                        layer.input_layernorm.weight, fuse([effective_weight(p) for p in projections]),
-                        fuse([p.bias for p in projections]), alone(a.o_proj), layer.post_attention_layernorm.weight,
-                        fuse([effective_weight(p) for p in (m.gate_proj, m.up_proj)]), alone(m.down_proj),
-                    )
-                )  # fmt: skip
+            layers = [layer_weights(layer) for layer in text.layers]
         first = text.layers[0].self_attn
         return cls(
             layers, fused, text.embed_tokens.weight, text.embed_tokens.padding_idx, text.norm.weight,
@@ -147,8 +150,7 @@ def decode_step(
     n, width, kv = tokens.size(0), w.embedding.size(1), w.kv_heads
     scale, x = w.head_dim**-0.5, w.embedding[tokens]
     for index, layer in enumerate(w.layers):
-        qkv = torch.addmm(layer.qkv_bias, F.rms_norm(x, (width,), layer.norm1, w.eps), layer.qkv.t())
-        qkv = qkv.view(n, w.heads + 2 * kv, w.head_dim)
+        qkv = layer.qkv(F.rms_norm(x, (width,), layer.norm1, w.eps)).view(n, w.heads + 2 * kv, w.head_dim)
         rotated = rope(qkv[:, : w.heads + kv], cos, sin)
         keys[index, :, :, end - 1], values[index, :, :, end - 1] = rotated[:, w.heads :], qkv[:, w.heads + kv :]
         queries = (rotated[:, : w.heads] * scale).view(n, kv, w.heads // kv, w.head_dim)
@@ -159,9 +161,9 @@ def decode_step(
             mixed = torch.softmax(scores, -1) @ values[index, :, :, :end]
         else:
             mixed = _attend_with(head.layer(index), queries, scores, values[index, :, :, :end])
-        x = torch.addmm(x, mixed.reshape(n, w.heads * w.head_dim), layer.out.t())
-        gate, up = (F.rms_norm(x, (width,), layer.norm2, w.eps) @ layer.gate_up.t()).chunk(2, -1)
-        x = torch.addmm(x, F.silu(gate) * up, layer.down.t())
+        x = layer.out.add(x, mixed.reshape(n, w.heads * w.head_dim))
+        gate, up = layer.gate_up(F.rms_norm(x, (width,), layer.norm2, w.eps)).chunk(2, -1)
+        x = layer.down.add(x, F.silu(gate) * up)
     return F.rms_norm(x, (width,), w.norm, w.eps)
 
 
@@ -245,7 +247,7 @@ def _layer(
     heads, kv, dim, width = w.heads, w.kv_heads, w.head_dim, x.size(1)
     g = prompt_k.size(0)
     # split and chunk, not slices: their backward is one concatenation instead of a zero-filled copy of the whole
-    qkv = F.linear(F.rms_norm(x, (width,), layer.norm1, w.eps), layer.qkv, layer.qkv_bias)
+    qkv = layer.qkv(F.rms_norm(x, (width,), layer.norm1, w.eps))
     qk, v = qkv.view(-1, heads + 2 * kv, dim).split([heads + kv, kv], 1)
     grid = rows.spread(torch.cat([rope(qk, cos, sin), v], 1).flatten(1)).view(g, -1, heads + 2 * kv, dim)
     q, k, v = grid.split([heads, kv, kv], 2)
@@ -255,6 +257,6 @@ def _layer(
     q = q.reshape(g, n, kv, heads // kv, dim).permute(0, 2, 3, 1, 4).reshape(g, kv, -1, dim)
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
     mixed = mixed.view(g, kv, heads // kv, n, dim).permute(0, 3, 1, 2, 4).reshape(g * n, heads * dim)
-    x = x + F.linear(rows.pick(mixed), layer.out)
-    gate, up = F.linear(F.rms_norm(x, (width,), layer.norm2, w.eps), layer.gate_up).chunk(2, -1)
-    return x + F.linear(F.silu(gate) * up, layer.down)
+    x = x + layer.out(rows.pick(mixed))
+    gate, up = layer.gate_up(F.rms_norm(x, (width,), layer.norm2, w.eps)).chunk(2, -1)
+    return x + layer.down(F.silu(gate) * up)

@@ -109,7 +109,7 @@ def build(
 ) -> tuple[Policy, Policy | None, Engine, torch.optim.Optimizer]:
     """Policy, frozen reference (only at beta > 0), sampling engine and optimizer."""
     pixels = (cfg.min_pixels, cfg.max_pixels)
-    policy = load_policy(parent.weights, None, True, *pixels)
+    policy = load_policy(parent.weights, None, True, *pixels, adapters=bool(cfg.lora))
     if cfg.freeze_vision:
         policy.model.model.visual.requires_grad_(False)
     if cfg.lora:

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 from lmmr1.config import LoraConfig, LossConfig, RewardConfig, SamplingConfig, TrainConfig
-from lmmr1.lora import add_adapters, merged_parameters
+from lmmr1.lora import add_adapters, merged_parameters, save_adapters
 from lmmr1.loss import policy_loss, token_weights
 from lmmr1.policy import load_policy, recompute_layers
 from lmmr1.store import adopt
@@ -26,6 +26,7 @@ from tests.test_core_equality import (
     batch_of,
     full_rows,
     gradients,
+    projections,
     relative,
     rollouts_without_image_tokens,
     scored,
@@ -36,7 +37,7 @@ CFG = TrainConfig(sampling=SamplingConfig(max_completion_length=C), num_generati
 
 
 @pytest.fixture
-def adapted(tiny_model):
+def adapted(projections, tiny_model):
     """A policy with adapters that do something: peft starts with B = 0."""
     policy = load_policy(str(tiny_model), trainable=True)
     policy.peft = add_adapters(policy.model, LORA)
@@ -46,6 +47,9 @@ def adapted(tiny_model):
             if "lora_B" in name:
                 p.copy_(torch.randn(p.shape, generator=generator) * 0.05)
     return policy
+
+
+__all__ = ["projections"]  # a fixture
 
 
 def plain_gradients(policy, batch, groups, samples):
@@ -74,6 +78,31 @@ def test_gradient_equals_autograd_through_pefts_forward(adapted, make_samples):
     assert len(mine) == 2 * 7 * adapted.model.config.text_config.num_hidden_layers
     assert relative(mine, expected) < 1e-4
     assert stats["sampling/logp_difference"] < 1e-4  # the sampler has the adapters too
+
+
+def test_a_bf16_base_trains_fp32_adapters(tiny_model, make_samples, tmp_path, monkeypatch):
+    """As on a GPU: about the gradient of an fp32 base, and what is merged at the end keeps fp32's small changes."""
+    monkeypatch.setattr("lmmr1.suffix.FUSED_BELOW", 1)
+    samples, found = make_samples(3, KINDS["mixed"]), []
+    groups = scored(samples, rollouts_without_image_tokens(load_policy(str(tiny_model)), samples))
+    for dtype in (torch.float32, torch.bfloat16):
+        policy = load_policy(str(tiny_model), trainable=True)
+        policy.model.to(dtype)
+        policy.peft = add_adapters(policy.model, LORA)
+        adapters = [p for p in policy.model.parameters() if p.requires_grad]
+        assert adapters and all(p.dtype == torch.float32 for p in adapters)
+        for p, values in zip(adapters, seeded(adapters), strict=True):
+            p.data.copy_(values)
+        accumulate_gradients(policy, None, batch_of(policy, samples, groups), CFG, 100.0)
+        found.append(torch.cat([g.flatten() for g in gradients(policy.model).values()]))
+    assert torch.cosine_similarity(*found, dim=0) > 0.98
+    save_adapters(policy.peft, tmp_path)
+    assert policy.model.dtype == torch.float32 and (tmp_path / "adapter_model.safetensors").is_file()
+
+
+def seeded(like):
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(p.shape, generator=generator) * 0.05 for p in like]
 
 
 def test_the_reference_is_the_model_without_adapters(adapted, tiny_model, make_samples):
@@ -115,7 +144,7 @@ def test_a_run_leaves_adapters_and_merged_weights_that_agree(tiny_model, make_sa
 
 
 @pytest.mark.parametrize("kind", ["text", "mixed"])
-def test_gradient_checkpointing_changes_nothing(tiny_model, make_samples, kind):
+def test_gradient_checkpointing_changes_nothing(projections, tiny_model, make_samples, kind):
     samples, results = make_samples(3, KINDS[kind]), []
     groups = scored(samples, rollouts_without_image_tokens(load_policy(str(tiny_model)), samples))
     for recompute in (False, True):

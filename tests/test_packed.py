@@ -10,6 +10,9 @@ from lmmr1.packed import PackedEngine, Rows, head_of
 from lmmr1.policy import load_policy
 from lmmr1.rollout import HFEngine
 from lmmr1.suffix import TextWeights
+from tests.test_core_equality import projections
+
+__all__ = ["projections"]  # a fixture
 
 SYSTEM = "find the answer, reason first and give it alone " * 2
 KINDS = {"text": lambda i: 0, "image": lambda i: 1, "mixed": lambda i: i % 3}
@@ -34,7 +37,7 @@ def tokens_of(engine, samples, sampling, sizes):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("system", ["", SYSTEM])
-def test_tokens_and_logprobs_equal_the_plain_engine(tiny_model, make_samples, kind, system):
+def test_tokens_and_logprobs_equal_the_plain_engine(projections, tiny_model, make_samples, kind, system):
     policy, samples = load_policy(str(tiny_model)), under(system, make_samples(6, KINDS[kind]))
     engine = PackedEngine(policy)
     packed = [engine.generate(part, greedy(), 1, (0,)) for part in (samples[:4], samples[4:], samples[:2])]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmmr1.config import FUSED_BELOW
 from lmmr1.types import UserError
 
 
@@ -86,7 +87,9 @@ class Geometry:
 
     @property
     def fused_copies(self) -> int:
-        """Values in the fused copies of query, key, value, gate and up that `lmmr1/suffix.py` makes."""
+        """Values in the fused copies of query, key, value, gate and up that a small model has (lmmr1/suffix.py)."""
+        if self.hidden >= FUSED_BELOW:
+            return 0
         qkv = self.hidden * self.head_dim * (self.heads + 2 * self.kv_heads)
         return self.layers * (qkv + 2 * self.hidden * self.intermediate)
 
