@@ -21,7 +21,7 @@ TEST_DRAWINGS, TRAIN_DRAWINGS = "test", "train"
 _COLUMNS = ("index", "image", "question", "answer", "category")
 
 
-def _png(item: Item, seed: str) -> bytes:
+def png(item: Item, seed: str) -> bytes:
     image = render(item, seed)
     if image is None:
         raise ValueError(f"{item.task} problems have no image")
@@ -48,7 +48,7 @@ def write_benchmark(name: str, n: int, seed: int, out: Path) -> None:
     writer = csv.writer(buffer, delimiter="\t", lineterminator="\n")
     writer.writerow(_COLUMNS)
     for i, item in enumerate(items):
-        image = base64.b64encode(_png(item, f"{TEST_DRAWINGS}-{seed}-{i}")).decode()
+        image = base64.b64encode(png(item, f"{TEST_DRAWINGS}-{seed}-{i}")).decode()
         writer.writerow([i, image, item.text, item.answer, category(item)])
     write(Path(out), buffer.getvalue(), sealed=True)
 
@@ -58,7 +58,7 @@ def _prompt_row(item: Item, i: int, seed: int, folder: Path) -> dict:
     content: list[dict] = []
     if item.cells:
         file = folder / f"{i:05d}.png"
-        write(file, _png(item, f"{TRAIN_DRAWINGS}-{seed}-{i}"))
+        write(file, png(item, f"{TRAIN_DRAWINGS}-{seed}-{i}"))
         content.append({"type": "image", "image": f"{folder.name}/{file.name}"})
     content.append({"type": "text", "text": item.text})
     messages = [{"role": "user", "content": content}]
