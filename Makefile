@@ -44,7 +44,7 @@ football: .football/version  ## build the real football simulator (Debian; 6 to 
 	envs/build_football.sh .football
 
 test: setup  ## run all tests, the smoke profile end to end among them
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --durations 40
 
 faults: setup  ## break the smoke profile in over 100 ways, write the result into docs/reliability.md
 	$(BIN)/python -m faults --docs docs/reliability.md

@@ -99,6 +99,10 @@ class Measured:
         """In the order of the scores."""
         return list(dict.fromkeys(self.scores.arm))
 
+    def arms_on(self, benchmarks: set[str]) -> list[str]:
+        """Those that any of the benchmarks was measured for: scripted players play, and nothing else."""
+        return list(dict.fromkeys(self.scores[self.scores.benchmark.isin(benchmarks)].arm))
+
     def part(self, arm: str, benchmark: str, subset: tuple[str, ...], macro: bool) -> Part | None:
         """The items of some categories (all without), each category weighted alike for `macro`; None: not measured."""
         key = (arm, benchmark, subset, macro)
@@ -170,7 +174,8 @@ def _own_sheet(measured: Measured, benchmarks: list[Benchmark]) -> Sheet:
         )
         for name, title, members in columns(benchmarks)
     ]
-    rows = [(None, arm) for arm in measured.arms]  # no printed row stands for a model on other benchmarks
+    names = {b.name for _, _, members in columns(benchmarks) for b in members}
+    rows = [(None, arm) for arm in measured.arms_on(names)]  # no printed row stands for a model on other benchmarks
     title = "Table 1's layout over this run's benchmarks, which the paper does not have"
     return Sheet("table1", title, "table1", tuple(shown), tuple(rows))
 
@@ -198,7 +203,7 @@ def _printed_sheet(name: str, measured: Measured) -> Sheet:
     rows: list[tuple[str | None, str | None]] = [(row, arm) for row in table.rows for arm in arms_of[row] or [None]]
     measurable = {spec.benchmark for spec in table.columns.values()} & set(measured.scores.benchmark)
     if measurable:
-        rows += [(None, arm) for arm in measured.arms if registry.arms.get(arm) not in table.rows]
+        rows += [(None, arm) for arm in measured.arms_on(measurable) if registry.arms.get(arm) not in table.rows]
     else:
         rows = [(row, None) for row in table.rows]
     return Sheet(name, table.title, name, tuple(shown), tuple(rows), dict(table.sections))

@@ -74,7 +74,8 @@ def lines_of(cells: pd.DataFrame, sheet: Sheet, kind: str, found: Registry) -> l
         if rows.published.isna().all() and rows.measured.isna().all():
             continue
         title = row_title(printed_row, arm, sheet.table, found)
-        lines.append((title, "published", [value_text(v, kind, decimals) for v in rows.published]))
+        if rows.published.notna().any():
+            lines.append((title, "published", [value_text(v, kind, decimals) for v in rows.published]))
         if rows.measured.notna().any():
             lines.append((title, "measured", [measured_text(row) for _, row in rows.iterrows()]))
             lines.append((title, "verdict", [v or NONE for v in rows.verdict]))
