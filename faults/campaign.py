@@ -216,7 +216,8 @@ class Campaign:
             return Result(*facts, "left processes", ended, f"{left} processes did not end", again.seconds)
         if again.code not in _good_codes(job):
             return self._stopped(facts, case, first, again)
-        unread = f"different: {_damaged(what)}"  # what the job does not read stays damaged: whoever reads it will say so
+        # what the job does not read stays damaged: whoever reads it will say so
+        unread = f"different: {_damaged(what)}"
         wrong = [line for line in self.wrong(folder) if finished or line != unread]
         return Result(*facts, "wrong" if wrong else "same bytes", ended, "; ".join(wrong[:4]), again.seconds)
 

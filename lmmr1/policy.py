@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as transformers_logging
 
+from lmmr1.hf import AutoModelForImageTextToText, AutoProcessor, BaseModelOutputWithPooling
 from lmmr1.types import Sample, UserError
 
 CACHED_IMAGES = 1024

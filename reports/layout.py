@@ -31,6 +31,8 @@ CONTRASTS = {
     ("two_stage", "fre"): "What does stage 2 add? (Two-stage − FRE-Text)",
 }
 """(arm, the arm it is held against): title. Shown in this order, where both arms are there."""
+AGENT_CONTRAST = ("mgt_sokoban", "direct_rl_sokoban")
+"""The same for what is played: does text-first help an agent? The paper's third claim, a block of Table 3."""
 
 _COLOURS = {BASELINE: "#767676", "fre": "#0072B2", "mgt_only": "#E69F00", "two_stage": "#009E73", CONTROL: "#CC79A7"}
 _SPARE_COLOURS = ("#D55E00", "#56B4E9", "#B5A400", "#8C564B")

@@ -1,7 +1,8 @@
 """Measured beside published: every cell of the paper's tables (or of a table in their layout), with its verdict.
 
 A sheet is one table: its columns are the printed ones where a measured benchmark is among them, else the benchmarks'
-own, which have no published counterpart; Table 3 has both. Two kinds of cell: `score`, and `gain` over the baseline.
+own, which have no published counterpart; Table 3 has both. Kinds of cell: `score`, `gain` over the baseline, and in
+Table 3 `contrast`, the arm that began with text minus the one that did not.
 An agent's points stand as points / 100 wherever a percentage would be a fraction.
 """
 
@@ -18,14 +19,14 @@ import pandas as pd
 from evals.records import read_records
 from reports.cells import Cells, load_items, problem_labels
 from reports.compare import printed_share, record_distance
-from reports.layout import AGENTS, AVERAGES, BASELINE, GROUP_TITLES, PLAYERS, Benchmark, columns
+from reports.layout import AGENT_CONTRAST, AGENTS, AVERAGES, BASELINE, GROUP_TITLES, PLAYERS, Benchmark, columns
 from reports.rules import Rules
 from reports.statistics import Interval, against_printed, difference_interval, score_interval
 from reports.unpaired import Gap, Share, Z, average_difference
 from reports.verdicts import NOT_COMPARABLE, judge_family
 from reproduce.published import Cell, Column, Registry
 
-Kind = Literal["score", "gain"]
+Kind = Literal["score", "gain", "contrast"]
 CSV_COLUMNS = [
     "kind",
     "row",
@@ -219,8 +220,8 @@ def _sheet_column(table: str, name: str, spec: Column) -> SheetColumn:
 
 
 def sheet_cells(sheet: Sheet, measured: Measured, rules: Rules) -> pd.DataFrame:
-    """All cells of a sheet (see CSV_COLUMNS), scores first, then gains; verdicts per kind are one family."""
-    kinds: tuple[Kind, ...] = ("score", "gain")
+    """All cells of a sheet (see CSV_COLUMNS), kind after kind; verdicts per kind are one family."""
+    kinds: tuple[Kind, ...] = ("score", "gain", "contrast") if sheet.table == "table3" else ("score", "gain")
     frames = [_kind_cells(kind, sheet, measured, rules) for kind in kinds]
     return pd.concat(frames, ignore_index=True)
 
@@ -232,7 +233,7 @@ def _kind_cells(kind: Kind, sheet: Sheet, measured: Measured, rules: Rules) -> p
         for column in sheet.columns:
             printed = _printed(kind, sheet, printed_row, column, measured.registry, rules)
             interval, n = _interval(kind, arm, column, sheet, measured)
-            facts = _measured_facts(interval, n, arm, column, sheet, measured, unit)
+            facts = _measured_facts(kind, interval, n, arm, column, sheet, measured, unit)
             diff, word, reason = Interval(*[math.nan] * 3), "", ""
             if interval is not None:
                 differs = _differs(kind, printed_row, arm, column, sheet, measured, rules)
@@ -257,14 +258,24 @@ def _rows_of(kind: Kind, sheet: Sheet, registry: Registry) -> list[tuple[str | N
     """The rows that have cells of a kind: a gain has none at the baseline, for players, nor printed above it."""
     if kind == "score":
         return list(sheet.rows)
+    if kind == "contrast":
+        first, second = AGENT_CONTRAST
+        rows = [(row, arm) for row, arm in sheet.rows if arm == first or (arm is None and row == registry.arms[first])]
+        arms = {arm for _, arm in sheet.rows}
+        return [(row, arm) for row, arm in rows if arm is None or second in arms]
     at = next((i for i, (row, arm) in enumerate(sheet.rows) if arm == BASELINE or registry.arms[BASELINE] == row), -1)
     return [(row, arm) for row, arm in sheet.rows[at + 1 :] if arm not in (BASELINE, *PLAYERS)]
+
+
+def _held_against(kind: Kind) -> str:
+    """The arm that a difference is taken to."""
+    return AGENT_CONTRAST[1] if kind == "contrast" else BASELINE
 
 
 def _printed(
     kind: Kind, sheet: Sheet, row: str | None, column: SheetColumn, registry: Registry, rules: Rules
 ) -> Gap | None:
-    """A printed value (or gain over the printed baseline) / 100, with its sampling error; None: not printed."""
+    """A printed value (or difference of two) / 100, with its sampling error; None: not printed."""
     table = registry.tables[sheet.table]
     if row is None or column.printed is None or row not in table.rows:
         return None
@@ -273,7 +284,7 @@ def _printed(
     if kind == "score":
         shares = _shares(sheet, row, column, registry, rules)
         return Gap(cell.value / unit, _half_width(shares), math.nan)
-    base = registry.arms[BASELINE]
+    base = registry.arms[_held_against(kind)]
     if base not in table.rows:
         return None
     gain = (cell.value - registry.cell(f"{sheet.table}.{base}.{column.name}").value) / unit
@@ -312,7 +323,7 @@ def _printed_n(column: SheetColumn, registry: Registry) -> str:
 def _interval(
     kind: Kind, arm: str | None, column: SheetColumn, sheet: Sheet, measured: Measured
 ) -> tuple[Interval | None, int]:
-    """The measured score or gain with its interval (fractions), and the number of items; None: not measured."""
+    """The measured score or difference with its interval (fractions), and the number of items; None: not measured."""
     parts = None if arm is None else measured.parts(arm, column, sheet)
     if parts is None:
         return None, 0
@@ -321,13 +332,14 @@ def _interval(
     points = measured.registry.tables[sheet.table].unit == "points"
     if kind == "score":
         return score_interval(arrays, clusters, points), n
-    base = measured.parts(BASELINE, column, sheet)
+    base = measured.parts(_held_against(kind), column, sheet)
     if base is None:
         return None, 0
     return difference_interval(arrays, [b.scores for b in base], clusters, points), n
 
 
 def _measured_facts(
+    kind: Kind,
     interval: Interval | None,
     n: int,
     arm: str | None,
@@ -340,9 +352,10 @@ def _measured_facts(
     if interval is None or arm is None:
         return [math.nan, math.nan, math.nan, 0, "", "", ""]
     rows = measured.rows(arm, column, sheet)
+    others = measured.rows(_held_against(kind), column, sheet) if kind == "contrast" else rows[:0]
     seeds = ";".join(map(str, sorted(set(rows.seed))))
     values = [unit * v for v in (interval.mean, interval.low, interval.high)]
-    return [*values, n, seeds, ";".join(rows.record), ";".join(dict.fromkeys(rows.protocol_hash))]
+    return [*values, n, seeds, ";".join([*rows.record, *others.record]), ";".join(dict.fromkeys(rows.protocol_hash))]
 
 
 def _differs(

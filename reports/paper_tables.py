@@ -21,7 +21,7 @@ from evals.records import read_records
 from lmmr1.sokoban import SOLVED
 from reports.cells import headline, load_cells
 from reports.files import read_text, run_cli, write_text
-from reports.layout import AGENTS, Benchmark, add_benchmarks_argument, arm_title, parse_all
+from reports.layout import AGENT_CONTRAST, AGENTS, Benchmark, add_benchmarks_argument, arm_title, parse_all
 from reports.paper_cells import CSV_COLUMNS, Measured, Sheet, sheet_cells, sheets
 from reports.rules import Rules, rules
 from reports.scores import read_scores
@@ -29,7 +29,11 @@ from reports.tables import escape_latex, escape_markdown
 from reports.verdicts import HIGHER, INCONCLUSIVE, LOWER, NOT_COMPARABLE, REPRODUCED
 from reproduce.published import Registry, registry
 
-KINDS = {"score": "Scores", "gain": "Gains over the baseline (points)"}
+KINDS = {
+    "score": "Scores",
+    "gain": "Gains over the baseline (points)",
+    "contrast": "Does text-first help an agent? " + " − ".join(map(arm_title, AGENT_CONTRAST)) + " (points)",
+}
 SYMBOLS = {
     REPRODUCED: "$=$",
     HIGHER: r"$\uparrow$",
@@ -54,7 +58,7 @@ def value_text(value: float, kind: str, decimals: int) -> str:
     """A printed value, or a gain with its sign; a dash where there is none."""
     if pd.isna(value):
         return NONE
-    return f"{value:+.{decimals}f}".replace("-", "−") if kind == "gain" else f"{value:.{decimals}f}"
+    return f"{value:.{decimals}f}" if kind == "score" else f"{value:+.{decimals}f}".replace("-", "−")
 
 
 def measured_text(row: pd.Series, decimals: int = 1) -> str:

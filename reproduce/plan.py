@@ -123,6 +123,8 @@ class Profile(Settings):
     """Train what is not built with what the recipe names in its place, instead of refusing."""
     train: dict[str, Any] = {}
     """Wins over the recipe: it says what the machine needs."""
+    stages: dict[str, dict[str, Any]] = {}
+    """{stage: its differences from `train` in this profile}, after those of reproduce/stages.yaml."""
     accelerate: str | None = None
     """A config file of accelerate, e.g. config/accelerate/ddp.yaml: each training runs on `processes` processes."""
     processes: int = Field(1, gt=0)
@@ -181,8 +183,9 @@ class Plan:
         return cls(profile, {a: arms[a] for a in wanted}, stages, {b: registry[b] for b in profile.benchmarks}, recipe)
 
     def _check_data(self) -> None:
-        for stage in self.profile.data:
-            _require(stage, self.stages, "config, key data")
+        for key, named in (("data", self.profile.data), ("stages", self.profile.stages)):
+            for stage in named:
+                _require(stage, self.stages, f"config, key {key}")
         for stage in self.used_stages:
             if not self.stages[stage].data.of(self.profile.world) and stage not in self.profile.data:
                 raise UserError(
@@ -257,14 +260,22 @@ class Plan:
         return self.results(parent, seed if self.arms[parent].stage else str(self.seeds[0]), "manifest.json")
 
     def train_config(self, arm: str, seed: int) -> dict[str, Any]:
-        """The resolved settings of one run: recipe, then profile, then the stage's differences, then the seed."""
+        """The resolved settings of one run: recipe, profile, the stage's differences, the profile's own, the seed."""
         stage = str(self.arms[arm].stage)
         profile, recipe = self.profile, dict[str, Any]()
         where = f"config/profiles/{profile.profile}.yaml, key train, and reproduce/stages.yaml, stage {stage}"
         if self.recipe:
             recipe = self.recipe.settings(str(profile.recipe), arm, profile.replace_unbuilt)
             where = f"reproduce/recipes/{profile.recipe}.yaml, {where}"
-        values = merge(merge(merge(recipe, profile.train), self.stages[stage].train), {"seed": int(seed)})
+        values: dict[str, Any] = {}
+        for part in (
+            recipe,
+            profile.train,
+            self.stages[stage].train,
+            profile.stages.get(stage, {}),
+            {"seed": int(seed)},
+        ):
+            values = merge(values, part)
         return parse_settings(TrainConfig, values, where).model_dump()
 
     def train_config_json(self, arm: str, seed: int) -> str:

@@ -32,7 +32,8 @@ from reports.statistics import difference_interval, score_interval
 
 BENCHMARKS = ["micro_sokoban", "micro_football"]
 LEVELS = 8
-ARMS = {"baseline": [0], "mgt_sokoban": [0, 1]}
+ARMS = {"baseline": [0], "direct_rl_sokoban": [0, 1], "mgt_sokoban": [0, 1]}
+SKILLS = {"baseline": 0.3, "direct_rl_sokoban": 0.5, "mgt_sokoban": 0.7}
 LIMITS = Limits(max_strips=2)
 
 
@@ -80,13 +81,11 @@ def root(tmp_path_factory) -> Path:
 
 
 def model_for(arm: str, seed: int):
-    skill = 0.3 if arm == "baseline" else 0.7
-
     def model(job):
         if job.benchmark.dataset == "football":
             return replace(player("chance" if arm == "baseline" else "expert", job), backend="scripted")
         scripted = sokoban.scripted(sokoban.perfect, "brief")
-        return type(scripted)(Sometimes(skill, seed + 10), scripted.render, "scripted", "none", None, None)
+        return type(scripted)(Sometimes(SKILLS[arm], seed + 10), scripted.render, "scripted", "none", None, None)
 
     return model
 
@@ -119,7 +118,21 @@ def test_table_3_has_the_printed_rows_and_the_played_columns(root):
         assert np.isnan(cells.loc[("score", "", arm, "sokoban_global")].measured)
     assert cells.loc[("score", "", "expert", "micro_sokoban")].measured == 100
     gains = cells.loc["gain"].dropna(subset=["measured"])
-    assert set(gains.index.get_level_values("arm")) == {"mgt_sokoban"}
+    assert set(gains.index.get_level_values("arm")) == {"direct_rl_sokoban", "mgt_sokoban"}
+
+
+def test_text_first_or_not_is_a_block_of_its_own(root):
+    cells = paper_tables.read_cells(root / "out/paper_table3.csv").set_index(["kind", "row", "arm", "column"])
+    contrast = cells.loc["contrast"]
+    assert contrast.loc[("mgt_sokoban", "", "sokoban_global")].published == pytest.approx(47.91 - 46.89)
+    cell = contrast.loc[("", "mgt_sokoban", "micro_sokoban")]
+    first, second = (level_means(root, arm, "micro_sokoban") for arm in ("mgt_sokoban", "direct_rl_sokoban"))
+    assert cell.measured == pytest.approx(first.mean() - second.mean(), abs=1e-4)
+    expected = difference_interval([first / 100], [second / 100], points=True)
+    assert (cell.low, cell.high) == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-3)
+    assert len(cell.records.split(";")) == 4 and cell.verdict == "not comparable"
+    text = (root / "out/paper_table3.md").read_text(encoding="utf-8")
+    assert "Does text-first help an agent? MGT-Sokoban − Direct-RL-Sokoban (points):" in text
 
 
 def test_intervals_are_over_levels_and_seeds_in_points(root):

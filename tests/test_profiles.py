@@ -398,3 +398,12 @@ def test_titles_and_rows_are_those_of_arms_yaml():
     from reports.layout import arm_title
 
     assert arm_title("fre_multi") == load_arms()["fre_multi"].title == "FRE-Multi"
+
+
+def test_a_profile_may_differ_in_one_stage():
+    plan = Plan.load({"profile": "micro", "stages": {"sokoban": {"max_steps": 7}}})
+    steps = {arm: plan.train_config(arm, 0)["max_steps"] for arm in ("fre", "direct_rl_sokoban", "mgt_sokoban")}
+    assert steps == {"fre": 60, "direct_rl_sokoban": 7, "mgt_sokoban": 7}
+    assert plan.train_config("mgt_sokoban", 0)["reward"]["kind"] == "sokoban"
+    with pytest.raises(UserError, match="key stages: unknown name 'sokobann'"):
+        Plan.load({"profile": "micro", "stages": {"sokobann": {}}})
