@@ -27,9 +27,9 @@ EngineName = Literal["hf", "vllm"]
 MAX_PROMPT_TOKENS = 32768
 """Longer prompts are an error. Benchmarks have none; the limit stops a run before the memory does."""
 
-TOKEN_BUDGET = {"cuda": 2**19, "cpu": 2**13}
+TOKEN_BUDGET = {"cuda": 2**19, "cpu": 2**15}
 """Tokens of a batch, completions included, by device. On a GPU 19 GB of keys and values for Qwen2.5-VL-3B in bf16; on a
-CPU so few that those of a tiny model stay in the cache: decoding reads all of them for every token."""
+CPU so few that those of a tiny model stay near the cache: decoding reads all of them for every token."""
 
 PIXELS_PER_TOKEN = 28 * 28
 """Qwen2.5-VL: 14 x 14 pixels a patch, 2 x 2 patches a token."""
