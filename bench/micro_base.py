@@ -10,7 +10,6 @@ played greedily and, as RL sees them, at temperature 1.
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from evals.agents.sokoban import SokobanEval, observations, play_answer
 from evals.generation import encodable
+from evals.scoring import score_responses
 from lmmr1.config import DecodingConfig
 from lmmr1.packed import PackedEngine
 from lmmr1.policy import Policy, load_policy
@@ -83,10 +83,10 @@ def start_of(kind: str, item: Item, policy: Policy) -> str:
     return {"": "", "direct": "<think></think>"}[kind]
 
 
-def right(text: str, answer: str) -> bool:
-    """The answer block, or where there is none the whole text, is the answer."""
-    found = re.search(r"<answer>(.*?)</answer>", text)
-    return (found.group(1) if found else text).strip() == answer
+def accuracy(texts: Sequence[str], samples: Sequence[Sample]) -> float:
+    """By the evaluation's own scorer."""
+    verdicts = score_responses([(text, sample.answer, ()) for text, sample in zip(texts, samples, strict=True)])
+    return sum(verdict.accuracy for verdict in verdicts) / len(texts)
 
 
 def worked(text: str) -> bool:
@@ -99,7 +99,7 @@ def task_row(policy: Policy, name: str, n: int, folder: Path) -> str:
     items = draw_benchmark(name, n, 0)
     samples = samples_of(items, folder)
     found = {kind: answers(policy, samples, [start_of(kind, item, policy) for item in items]) for kind in KINDS}
-    scores = {k: sum(right(t, s.answer) for t, s in zip(texts, samples, strict=True)) / n for k, texts in found.items()}
+    scores = {kind: accuracy(texts, samples) for kind, texts in found.items()}
     share = sum(map(worked, found[""])) / n
     cells = [scores[""], share, scores["direct"], scores["worked"]]
     return f"| {name.removeprefix('micro_')} | " + " | ".join(f"{v:.2f}".removeprefix("0") for v in cells) + " |"

@@ -19,6 +19,8 @@ from faults.hashes import differences, hashes
 from faults.jobs import Job, jobs
 from faults.kinds import KINDS, Case, made_by, read_by
 from faults.process import Outcome, can_mount, preload, run, small_disk
+from lmmr1.files import verify
+from lmmr1.types import UserError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TREE = ("results", "checkpoints")
@@ -216,9 +218,11 @@ class Campaign:
             return Result(*facts, "left processes", ended, f"{left} processes did not end", again.seconds)
         if again.code not in _good_codes(job):
             return self._stopped(facts, case, first, again)
-        # what the job does not read stays damaged: whoever reads it will say so
-        unread = f"different: {_damaged(what)}"
-        wrong = [line for line in self.wrong(folder) if finished or line != unread]
+        damaged = _damaged(what)
+        wrong = self.wrong(folder)
+        if not finished and wrong == [f"different: {damaged}"] and noticed(folder / damaged):
+            # the job does not read it, and did its work; its seal stops whoever does
+            return Result(*facts, "clear stop", ended, f"unread, and its seal tells: {damaged}", again.seconds)
         return Result(*facts, "wrong" if wrong else "same bytes", ended, "; ".join(wrong[:4]), again.seconds)
 
     def _stopped(self, facts: tuple[str, str, str, str], case: Case, first: Outcome | None, again: Outcome) -> Result:
@@ -259,6 +263,17 @@ class Campaign:
             return outcome.cpu
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def noticed(path: Path) -> bool:
+    """Whether a seal tells that a file is damaged: its own, its folder's, or that of the prompts it is a picture of."""
+    owner = path.parent.with_name(f"{path.parent.name.removeprefix('images_')}.jsonl")
+    try:
+        verify(path)
+        verify(owner)
+    except UserError:
+        return True
+    return False
 
 
 def _damaged(what: str) -> str:

@@ -1,6 +1,7 @@
-"""Put Table 1 between the markers of README.md, and the records behind its numbers beside it.
+"""Put Table 1, and what was played, between the markers of README.md, and the records behind its numbers beside it.
 
     python -m reports.readme --readme README.md --table results/micro/report/table1 --records docs/table1_records.csv \\
+        --played results/micro/report/paper_table3.csv \\
         --scores results/micro/baseline/scores.csv results/micro/fre/scores.csv ... \\
         --manifests results/micro/baseline/0/manifest.json results/micro/fre/0/manifest.json ... [--check]
 
@@ -17,12 +18,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from evals.registry import find
 from lmmr1.types import UserError
 from reports.cells import read_table
 from reports.files import Run, read_text, run_cli, write_text
-from reports.layout import AVERAGES
+from reports.layout import AGENT_CONTRAST, AVERAGES, arm_title
+from reports.paper_tables import NONE, measured_text, read_cells
 from reports.provenance import Manifests, link, read_manifests
 from reports.scores import read_scores
+from reports.tables import escape_markdown
 
 RECORD_COLUMNS = [
     "arm",
@@ -60,6 +64,25 @@ def source_line(table: pd.DataFrame, commits: list[str], records: str) -> str:
     )
 
 
+def played_block(cells: pd.DataFrame) -> str:
+    """The measured scores and the contrast of Table 3 (reports.paper_tables) as a GitHub table; empty without any."""
+    measured = cells[cells.measured.notna() & cells.kind.isin(["score", "contrast"])]
+    if measured.empty:
+        return ""
+    names = list(dict.fromkeys(measured.column))
+    lines = [["Player", *(find(name).title for name in names)], ["---", *["---:"] * len(names)]]
+    for (kind, arm), rows in measured.groupby(["kind", "arm"], sort=False):
+        title = arm_title(arm) if kind == "score" else " − ".join(map(arm_title, AGENT_CONTRAST))
+        texts = {row.column: measured_text(row) for _, row in rows.iterrows()}
+        lines.append([title, *(texts.get(name, NONE) for name in names)])
+    head, rule, *rest = lines
+    table = [escape_markdown(head), rule, *map(escape_markdown, rest)]
+    return (
+        "Points in what is played, with 95 % intervals (100: the best possible play of a Sokoban room):\n\n"
+        + "".join(f"| {' | '.join(row)} |\n" for row in table)
+    )
+
+
 def record_rows(table: pd.DataFrame, scores: pd.DataFrame, manifests: Manifests) -> str:
     """The records behind the table as CSV, one row each, in the order of `scores`.
 
@@ -87,12 +110,15 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--scores", nargs="+", type=Path, required=True, help="scores.csv of each arm")
     parser.add_argument("--manifests", nargs="+", type=Path, required=True, help="manifest.json of every run")
+    parser.add_argument("--played", type=Path, help="paper_table3.csv, to be shown below Table 1")
     parser.add_argument("--check", action="store_true", help="fail where a file is out of date, change nothing")
     args = parser.parse_args(argv)
     table, manifests = read_table(args.table.with_suffix(".csv")), read_manifests(args.manifests)
     where = link(args.records, args.readme.parent)
     line = source_line(table, [str(m.get("code", "unknown")) for m in manifests.values()], where)
-    block = f"{read_text(args.table.with_suffix('.md')).strip()}\n\n{line}"
+    played = played_block(read_cells(args.played)) if args.played else ""
+    parts = [read_text(args.table.with_suffix(".md")), played, line]
+    block = "\n\n".join(part.strip() for part in parts if part)
     new = {
         args.readme: replaced(read_text(args.readme), block, str(args.readme)),
         args.records: record_rows(table, read_scores(args.scores), manifests),

@@ -25,8 +25,9 @@ from reports import compare, gate, paper_tables, scores
 from reports.answers import Limits
 from reports.cells import headline
 from reports.folders import folder_scores
-from reports.layout import parse_agents, parse_all, parse_benchmarks
+from reports.layout import arm_title, parse_agents, parse_all, parse_benchmarks
 from reports.played import strips
+from reports.readme import played_block
 from reports.rules import rules
 from reports.statistics import difference_interval, score_interval
 
@@ -133,6 +134,21 @@ def test_text_first_or_not_is_a_block_of_its_own(root):
     assert len(cell.records.split(";")) == 4 and cell.verdict == "not comparable"
     text = (root / "out/paper_table3.md").read_text(encoding="utf-8")
     assert "Does text-first help an agent? MGT-Sokoban − Direct-RL-Sokoban (points):" in text
+
+
+def test_the_readmes_block_shows_what_was_played_and_nothing_printed(root):
+    cells = paper_tables.read_cells(root / "out/paper_table3.csv")
+    rows = [line.strip("| ").split(" | ") for line in played_block(cells).splitlines() if line.startswith("|")]
+    shown = {name: texts for name, *texts in rows[2:]}
+    means = {arm: [level_means(root, arm, b).mean() for b in BENCHMARKS] for arm in (*ARMS, "idle", "chance", "expert")}
+    assert len(shown) == len(means) + 1
+    for arm, values in means.items():
+        found = [float(text.split(" ± ")[0].replace("−", "-")) for text in shown[arm_title(arm)]]
+        assert found == pytest.approx(values, abs=0.0501)
+    difference = means["mgt_sokoban"][0] - means["direct_rl_sokoban"][0]
+    contrast = shown["MGT-Sokoban − Direct-RL-Sokoban"][0].split(" ± ")[0].replace("−", "-")
+    assert float(contrast) == pytest.approx(difference, abs=0.0501)
+    assert played_block(cells[cells.measured.isna()]) == ""
 
 
 def test_intervals_are_over_levels_and_seeds_in_points(root):

@@ -110,7 +110,7 @@ def renamed(to):
 @pytest.mark.parametrize(
     "attack",
     [
-        attack_flip, attack_longer, attack_missing, attack_link, renamed("../outside"), renamed("/tmp/outside"),
+        attack_flip, attack_longer, attack_missing, attack_link, renamed("../outside"), renamed("/absent/outside"),
         renamed("results/x/../../outside"), renamed("results/other/record.json"), renamed("Snakefile"),
         renamed("checkpoints/unlisted/final/model.safetensors"), renamed("results/x"),
     ],

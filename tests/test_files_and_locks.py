@@ -213,13 +213,16 @@ def test_the_kernel_releases_the_lock_of_a_killed_run(tmp_path, holder):
 
 
 def test_other_locks_of_a_folder_are_free_and_a_lock_can_be_taken_again(tmp_path, holder):
-    with owned(tmp_path / "run", "another", ".other.lock"):
-        pass
+    run = tmp_path / "run"
+    with owned(run, "another", ".other.lock"):
+        assert {p.name for p in run.iterdir()} == {".lock", ".other.lock"}
+    assert str(holder.pid) in (run / ".lock").read_text(), "the other lock is still its owner's"
     holder.send_signal(signal.SIGTERM)
     holder.wait()
-    for _ in range(2):
-        with owned(tmp_path / "run", "again"):
-            pass
+    for work in ("once", "again"):
+        with owned(run, work):
+            assert str(os.getpid()) in (run / ".lock").read_text() and work in (run / ".lock").read_text()
+        assert not list(run.iterdir())
 
 
 def test_many_processes_one_owner(tmp_path):

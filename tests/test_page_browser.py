@@ -259,6 +259,7 @@ def test_the_attacks_do_work_where_text_is_markup(browser, tmp_path):
         if page.query_selector("#target"):
             page.click("#target")
         page.wait_for_function("window.canary !== undefined")
+        assert page.evaluate("window.canary !== undefined"), attack
         page.context.close()
 
 

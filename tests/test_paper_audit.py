@@ -15,7 +15,9 @@ from reproduce.published import REGISTRY_FILE, Registry, registry
 
 
 def test_the_committed_page_is_the_one_that_the_rule_writes():
-    paper_audit.main(["--out", str(ROOT / "docs/audit.md"), "--check"])
+    page = ROOT / "docs/audit.md"
+    paper_audit.main(["--out", str(page), "--check"])
+    assert page.read_text(encoding="utf-8") == paper_audit.document(registry(), rules())
 
 
 def test_check_fails_on_another_text_and_writes_nothing(tmp_path):

@@ -241,7 +241,7 @@ def member(name, kind=tarfile.REGTYPE, target="", size=0):
 HOSTILE = {
     "path escape": (member("../escaped.jpg"), "leads out of the folder"),
     "hidden escape": (member("geo/../../escaped.jpg"), "leads out of the folder"),
-    "absolute path": (member("/tmp/escaped.jpg"), "leads out of the folder"),
+    "absolute path": (member("/absent/escaped.jpg"), "leads out of the folder"),
     "windows path": (member("geo\\..\\..\\escaped.jpg"), "leads out of the folder"),
     "symlink": (member("geo/link.jpg", tarfile.SYMTYPE, "/etc/passwd"), "is a link"),
     "hard link": (member("geo/hard.jpg", tarfile.LNKTYPE, "geo/1.jpg"), "is a link"),

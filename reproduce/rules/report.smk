@@ -292,6 +292,7 @@ rule readme:
     input:
         table=f"{REPORT}/table1.md",
         csv=f"{REPORT}/table1.csv",
+        played=f"{REPORT}/paper_table3.csv",
         scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
         manifests=plan.runs(plan.arms, "manifest.json"),
     log:
@@ -300,7 +301,7 @@ rule readme:
         **plan.resources("report"),
     shell:
         "{PYTHON} reports.readme --readme README.md --table {REPORT}/table1 --records docs/table1_records.csv "
-        "--scores {input.scores} --manifests {input.manifests} > {log} 2>&1"
+        "--played {input.played} --scores {input.scores} --manifests {input.manifests} > {log} 2>&1"
 
 
 rule audit:
