@@ -7,8 +7,9 @@ quarter of the time until a process has its first model.
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
-from transformers import utils
+utils: Any = import_module("transformers.utils")
 
 
 def _import_without_sklearn(module: str) -> None:
