@@ -178,6 +178,8 @@ class _Seat:
         self._make, self._cfg, self._images = make, cfg, images
         self._simulator: Simulator | None = None
         self._picture: Path | None = None
+        self._shown: Frame | None = None
+        """The frame that the picture shows."""
         self.episode: Episode | None = None
         self.picture_sha256 = ""
 
@@ -245,11 +247,16 @@ class _Seat:
             self._simulator.close()
 
     def _show(self, e: Episode) -> None:
-        """Render the present moment into a file of its own: engines may keep features by file name."""
-        if self._images is None:
+        """Render the present moment into a file of its own: engines may keep features by file name.
+
+        Where the last answer moved nothing, the picture is still right: rendering is the slowest part of a turn.
+        """
+        frame = e.match.frame  # type: ignore[union-attr]
+        if self._images is None or (self._picture is not None and self._shown is frame):
             return
         picture = self._simulator.render(self._cfg.image_width)  # type: ignore[union-attr]
         self._forget_picture()
+        self._shown = frame
         self._picture = self._images / f"{e.doc_id:05d}-{e.repeat}-{len(e.moves):03d}.png"
         write_picture(self._picture, picture)
         self.picture_sha256 = hashlib.sha256(self._picture.read_bytes()).hexdigest()
