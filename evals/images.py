@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import hashlib
 import io
@@ -38,7 +37,7 @@ def _image_file(kind: str, text: str, where: str, folder: Path, workspace: Path)
         return image, raw
     try:
         raw = base64.b64decode(text, validate=True)
-    except binascii.Error as e:
+    except ValueError as e:  # binascii.Error, or a character beyond ASCII
         raise UserError(f"{where}: `image` is not base64 ({e}); is the file truncated?") from None
     suffix = check_image(raw, f"{where}: `image`").lower()
     return write_once(workspace / "images" / f"{hashlib.sha256(raw).hexdigest()[:32]}.{suffix}", raw), raw

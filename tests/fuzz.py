@@ -9,11 +9,22 @@ Needs `pip install atheris`.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+
+def kept(name: str, target: Callable[[bytes], None], content: bytes) -> None:
+    """Run the target and save what it fails on: libFuzzer's own alarm can end the process before it does."""
+    try:
+        target(content)
+    except Exception:
+        Path(f"fuzz-{name}-{hashlib.sha256(content).hexdigest()[:16]}").write_bytes(content)
+        raise
 
 
 def main() -> None:
@@ -33,7 +44,8 @@ def main() -> None:
         words = {w for seed in SEEDS[name] for w in re.findall(r"\w{2,24}", seed.decode("utf-8", "ignore"), re.ASCII)}
         lines = [f'"{word}"\n' for word in sorted(words)]
         dictionary.write_text("# words of the seeds; libFuzzer refuses an empty file\n" + "".join(lines))
-        atheris.Setup([sys.argv[0], *sys.argv[2:], f"-dict={dictionary}", "-artifact_prefix=fuzz-", folder], target)
+        options = [f"-dict={dictionary}", "-artifact_prefix=fuzz-"]
+        atheris.Setup([sys.argv[0], *sys.argv[2:], *options, folder], partial(kept, name, target))
         atheris.Fuzz()
 
 

@@ -11,7 +11,11 @@ import pytest
 from tests.fuzz_targets import SEEDS, TARGETS
 
 FINDS: dict[str, list[bytes]] = {
-    "benchmark_tsv": [b'index\timage\tquestion\t"answer']  # a quote that never closes, in the line of names
+    "benchmark_tsv": [
+        b'index\timage\tquestion\t"answer',  # a quote that never closes, in the line of names
+        "index\timage\tquestion\tanswer\tcategory\tchoices\n1\t\u00e9\tq\tB\tx\t['1', '2']\n".encode(),  # base64 beyond ASCII
+    ],
+    "records": [b"[[]]", b"[1]", b'{"a": 1}', b"[" * 100_000],  # no rows of fields
 }
 """Target -> inputs that once ended in a traceback."""
 NASTY = (
