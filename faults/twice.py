@@ -15,14 +15,17 @@ from pathlib import Path
 
 from faults.hashes import BETWEEN_RUNS, TIMED, differences, hashes
 from lmmr1.exits import exit_code
+from lmmr1.store import read_manifest
 from lmmr1.types import UserError
 
 
 def of_clone(clone: Path, profile: str) -> dict[str, str]:
-    """Hashes of a profile's results and of all checkpoints of a clone. Raises UserError where there are none."""
-    roots = [clone / "results" / profile, clone / "checkpoints"]
-    if absent := [root for root in roots if not root.is_dir()]:
-        raise UserError(f"{absent[0]}: no such folder; run `make reproduce PROFILE={profile}` in {clone} first")
+    """Hashes of a profile's results and of their checkpoints, not of another profile's. Raises UserError for none."""
+    results = clone / "results" / profile
+    manifests = sorted(results.glob("*/*/manifest.json"))
+    roots = [results, *sorted({clone / Path(read_manifest(path).weights).parent for path in manifests})]
+    if absent := [root for root in roots if not root.is_dir()] if manifests else [results]:
+        raise UserError(f"{absent[0]}: nothing there; run `make reproduce PROFILE={profile}` in {clone} first")
     return hashes(roots, clone, {**TIMED, **BETWEEN_RUNS})
 
 

@@ -1,9 +1,11 @@
 """Contract: docs/reliability.md names tests that exist, one row for each requirement; the comparison of clones compares."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from faults.campaign import PLAN, faults
 from faults.hashes import differences
 from faults.kinds import KINDS
 from faults.report import BEGIN, END, put
-from lmmr1.types import UserError
+from lmmr1.types import Manifest, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 DOC = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
@@ -51,6 +53,10 @@ def clone(folder, text="1"):
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text if "timings" not in name else str(folder))
+    made = Manifest("k", "checkpoints/k/final", "0" * 64, None, {}, None, 1, "c", {}, "cpu")
+    (folder / "results/micro/fre/0/manifest.json").write_text(json.dumps(asdict(made)))
+    (folder / "checkpoints/of_another_profile").mkdir()
+    (folder / "checkpoints/of_another_profile/m.safetensors").write_text(str(folder))
     return folder
 
 
