@@ -93,5 +93,5 @@ def read_records(path: Path) -> list[EvalRecord]:
         ]
     except FileNotFoundError:
         raise UserError(f"{path}: no such record file; run the evaluation first") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise UserError(f"{path}: not a record file ({e}); delete it and run the evaluation again") from None

@@ -22,11 +22,13 @@ from lmmr1.types import UserError
 def of_clone(clone: Path, profile: str) -> dict[str, str]:
     """Hashes of a profile's results and of their checkpoints, not of another profile's. Raises UserError for none."""
     results = clone / "results" / profile
-    manifests = sorted(results.glob("*/*/manifest.json"))
-    roots = [results, *sorted({clone / Path(read_manifest(path).weights).parent for path in manifests})]
-    if absent := [root for root in roots if not root.is_dir()] if manifests else [results]:
-        raise UserError(f"{absent[0]}: nothing there; run `make reproduce PROFILE={profile}` in {clone} first")
-    return hashes(roots, clone, {**TIMED, **BETWEEN_RUNS})
+    weights = {read_manifest(path).weights for path in results.glob("*/*/manifest.json")}
+    made_here = sorted({(clone / name).parent for name in weights if name.startswith("checkpoints/")})
+    absent = [folder for folder in made_here if not folder.is_dir()]
+    if absent or not weights:
+        what = absent[0] if absent else results
+        raise UserError(f"{what}: nothing there; run `make reproduce PROFILE={profile}` in {clone} first")
+    return hashes([results, *made_here], clone, {**TIMED, **BETWEEN_RUNS})
 
 
 def side(path: Path, profile: str) -> dict[str, str]:

@@ -55,7 +55,7 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path}: no such manifest; train or adopt the checkpoint first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, RecursionError) as e:
         raise UserError(f"{path}: not a manifest ({e})") from None
 
 

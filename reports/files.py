@@ -50,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """One JSON object. Raises UserError on a missing or malformed file."""
     try:
         value = json.loads(read_text(path))
-    except json.JSONDecodeError as e:
+    except (json.JSONDecodeError, RecursionError) as e:
         raise UserError(f"{path}: not JSON ({e}); delete it and make it again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}; delete it and make it again")

@@ -3,7 +3,8 @@
     python -m reports.readme --readme README.md --table results/micro/report/table1 --records docs/table1_records.csv \\
         --played results/micro/report/paper_table3.csv \\
         --scores results/micro/baseline/scores.csv results/micro/fre/scores.csv ... \\
-        --manifests results/micro/baseline/0/manifest.json results/micro/fre/0/manifest.json ... [--check]
+        --manifests results/micro/baseline/0/manifest.json results/micro/fre/0/manifest.json ... \\
+        --timings results/micro/timings/base/checkpoint.tsv ... [--check]
 
 --table is the path without suffix: PATH.md is shown, PATH.csv names profile, seeds and n. --records gets one row per
 record (see RECORD_COLUMNS), so that a number can be followed where results/ is not at hand. Files that already say so
@@ -24,7 +25,7 @@ from reports.cells import read_table
 from reports.files import Run, read_text, run_cli, write_text
 from reports.layout import AGENT_CONTRAST, AVERAGES, arm_title
 from reports.paper_tables import NONE, measured_text, read_cells
-from reports.provenance import Manifests, link, read_manifests
+from reports.provenance import Manifests, link, read_manifests, wall_times
 from reports.scores import read_scores
 from reports.tables import escape_markdown
 
@@ -50,6 +51,17 @@ def replaced(readme: str, block: str, where: str) -> str:
         raise UserError(f"{where}: needs the markers {BEGIN} and {END} once each, in this order; add them")
     before, _, rest = readme.partition(BEGIN)
     return f"{before}{BEGIN}\n{block.strip()}\n{END}{rest.partition(END)[2]}"
+
+
+def cost_line(timings: list[Path]) -> str:
+    """What the jobs of the run took, from Snakemake's benchmark files; empty without any."""
+    rules = wall_times(timings)
+    jobs, seconds = sum(n for _, n, _, _ in rules), sum(s for _, _, s, _ in rules)
+    return (
+        f"Wall time of its {jobs} jobs (pretraining, training, evaluation), summed: {seconds / 60:.0f} minutes."
+        if jobs
+        else ""
+    )
 
 
 def source_line(table: pd.DataFrame, commits: list[str], records: str) -> str:
@@ -111,11 +123,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--scores", nargs="+", type=Path, required=True, help="scores.csv of each arm")
     parser.add_argument("--manifests", nargs="+", type=Path, required=True, help="manifest.json of every run")
     parser.add_argument("--played", type=Path, help="paper_table3.csv, to be shown below Table 1")
+    parser.add_argument("--timings", nargs="*", default=[], type=Path, help="Snakemake's benchmark files of the run")
     parser.add_argument("--check", action="store_true", help="fail where a file is out of date, change nothing")
     args = parser.parse_args(argv)
     table, manifests = read_table(args.table.with_suffix(".csv")), read_manifests(args.manifests)
     where = link(args.records, args.readme.parent)
     line = source_line(table, [str(m.get("code", "unknown")) for m in manifests.values()], where)
+    line = f"{line} {cost_line(args.timings)}".strip()
     played = played_block(read_cells(args.played)) if args.played else ""
     parts = [read_text(args.table.with_suffix(".md")), played, line]
     block = "\n\n".join(part.strip() for part in parts if part)

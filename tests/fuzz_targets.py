@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -26,12 +25,20 @@ Target = Callable[[bytes], Any]
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
 
 
-def in_file(read: Callable[[Path], Any], name: str, content: bytes) -> None:
-    """Hand the bytes over as a file of that name."""
+def in_file(read: Callable[[Path], Any], name: str, content: bytes) -> bool:
+    """Hand the bytes over as a file of that name; True where they were refused."""
     path = FOLDER / name
     path.write_bytes(content)
-    with contextlib.suppress(UserError):
-        read(path)
+    return refused(lambda: read(path))
+
+
+def refused(read: Callable[[], Any]) -> bool:
+    """True where a UserError says what is wrong; any other error goes on."""
+    try:
+        read()
+    except UserError:
+        return True
+    return False
 
 
 def of_text(*readers: Callable[[str], Any]) -> Target:
@@ -52,10 +59,11 @@ def benchmark_file(name: str, suffix: str) -> Target:
     path = FOLDER / name / (file.path if file else benchmark.file_name)
     path.parent.mkdir(parents=True, exist_ok=True)
 
-    def run(content: bytes) -> None:
+    def run(content: bytes) -> bool:
         path.write_bytes(content)
-        with contextlib.suppress(UserError), tempfile.TemporaryDirectory(dir=FOLDER) as workspace:
-            inputs.prepare(benchmark, FOLDER / name, FOLDER / name, None, Path(workspace), any_data=True)
+        with tempfile.TemporaryDirectory(dir=FOLDER) as workspace:
+            work = Path(workspace)
+            return refused(lambda: inputs.prepare(benchmark, FOLDER / name, FOLDER / name, None, work, any_data=True))
 
     return run
 

@@ -16,6 +16,7 @@ FINDS: dict[str, list[bytes]] = {
         "index\timage\tquestion\tanswer\tcategory\tchoices\n1\t\u00e9\tq\tB\tx\t['1', '2']\n".encode(),  # base64 beyond ASCII
     ],
     "records": [b"[[]]", b"[1]", b'{"a": 1}', b"[" * 100_000],  # no rows of fields
+    "manifest": [b"[" * 100_000],
 }
 """Target -> inputs that once ended in a traceback."""
 NASTY = (
@@ -55,3 +56,8 @@ def test_a_parser_takes_any_bytes(target):
         TARGETS[target](seed)
         for _ in range(60):
             TARGETS[target](damaged(seed, rng))
+
+
+@pytest.mark.parametrize(("target", "find"), [(name, find) for name, finds in FINDS.items() for find in finds])
+def test_what_was_found_is_refused_in_words(target, find):
+    assert TARGETS[target](find)

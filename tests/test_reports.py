@@ -734,6 +734,14 @@ def update(path: Path, *more: str) -> None:
     )
 
 
+def test_readme_sums_what_the_jobs_took(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("checkpoint.tsv", "train.tsv")]
+    for path, seconds in zip(files, (200, 100), strict=True):
+        path.write_text(f"s\tmax_rss\n{seconds}\t-\n", encoding="utf-8")
+    assert readme.cost_line(files).endswith("of its 2 jobs (pretraining, training, evaluation), summed: 5 minutes.")
+    assert readme.cost_line([]) == ""
+
+
 def test_readme_shows_the_table_between_its_markers(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,7 +179,7 @@ class _Seat:
         self._simulator: Simulator | None = None
         self._picture: Path | None = None
         self._shown: Frame | None = None
-        """The frame that the picture shows."""
+        """The frame that the picture shows; None without one."""
         self.episode: Episode | None = None
         self.picture_sha256 = ""
 
@@ -252,7 +252,7 @@ class _Seat:
         Where the last answer moved nothing, the picture is still right: rendering is the slowest part of a turn.
         """
         frame = e.match.frame  # type: ignore[union-attr]
-        if self._images is None or (self._picture is not None and self._shown is frame):
+        if self._images is None or self._shown is frame:
             return
         picture = self._simulator.render(self._cfg.image_width)  # type: ignore[union-attr]
         self._forget_picture()
@@ -265,7 +265,7 @@ class _Seat:
     def _forget_picture(self) -> None:
         if self._picture is not None:
             self._picture.unlink(missing_ok=True)
-        self._picture, self.picture_sha256 = None, ""
+        self._picture, self._shown, self.picture_sha256 = None, None, ""
 
     def _fail(self, error: SimulatorError) -> None:
         """The episode ends here; the next one gets a new simulator."""

@@ -295,13 +295,14 @@ rule readme:
         played=f"{REPORT}/paper_table3.csv",
         scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
         manifests=plan.runs(plan.arms, "manifest.json"),
+        timings=plan.timings(),
     log:
         plan.results("logs", "readme.log"),
     resources:
         **plan.resources("report"),
     shell:
         "{PYTHON} reports.readme --readme README.md --table {REPORT}/table1 --records docs/table1_records.csv "
-        "--played {input.played} --scores {input.scores} --manifests {input.manifests} > {log} 2>&1"
+        "--played {input.played} --scores {input.scores} --manifests {input.manifests} --timings {input.timings} > {log} 2>&1"
 
 
 rule audit:
