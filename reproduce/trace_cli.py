@@ -34,7 +34,8 @@ def trace(
     """
     from reproduce.trace import trace as walk
 
-    root = walk(table, cell)
+    with Console(stderr=True).status("hashing what is behind the cell"):
+        root = walk(table, cell)
     links = list(root.walk())
     broken = [link for link in links if link.state == "broken"]
     if as_json:
