@@ -365,6 +365,36 @@ def test_first_fit_keeps_every_group_within_the_rows():
     assert max(sum(map(len, row)) for row in rows) <= 100
 
 
+def test_the_cheapest_rows_hold_every_group_once_and_cost_no_more_than_any_fixed_length():
+    rng = random.Random(4)
+    for _ in range(50):
+        sizes = [rng.randint(5, 400) for _ in range(rng.randint(1, 20))]
+        groups = [packing.Group([0] * n, [(0, 0, 0)] * n, [], n) for n in sizes]
+        rows = packing.cheapest_fit(groups)
+        assert sorted(len(g) for row in rows for g in row) == sorted(sizes)
+        cost = packing.cost(rows)
+        assert all(cost <= packing.cost(packing.first_fit(groups, max(*sizes, 1, n))) for n in packing.ROW_LENGTHS)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_cell_features_equal_the_tower_with_gradients(depth):
+    model = build_model(replace(SMALL, vision_depth=depth))
+    cells = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, 28, 28, 3), dtype=np.uint8))
+    tower = model.model.visual
+
+    def features_and_gradients(features):
+        features.square().sum().backward()
+        gradients = [p.grad.clone() for p in tower.parameters()]
+        model.zero_grad()
+        return [features.detach(), *gradients]
+
+    ours = features_and_gradients(packing.cell_features(model, cells))
+    grid = torch.tensor([[1, 2, 2 * len(cells)]])
+    theirs = features_and_gradients(tower(packing.patches(cells), grid_thw=grid).pooler_output)
+    for got, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_pretraining_is_reproducible_and_records_its_keys(folder, tmp_path):
     card = json.loads((folder / "pretrain.json").read_text())
     assert (card["keys_in_test_split"], card["overlap_with_benchmarks"]) == (0, 0)

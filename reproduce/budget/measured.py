@@ -11,7 +11,7 @@ from statistics import mean
 from reproduce.budget.facts import workload
 from reproduce.plan import Plan
 
-PRETRAIN_STEPS = 3200
+PRETRAIN_STEPS = 3000
 """Default of reproduce/micro/pretrain.py:PretrainConfig, which cannot be imported without torch."""
 
 

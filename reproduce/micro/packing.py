@@ -11,13 +11,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
 from reproduce.micro.world import CELL, Item, render_cell
 
 Positions = list[tuple[int, int, int]]
+ROW_LENGTHS = range(96, 336, 16)
+ATTENTION_DOUBLES = 570
+"""Tokens of a row at which attention costs as much as all else, for this model on one core (measured)."""
+
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+_PLACES = torch.tensor([(0, 0), (0, 1), (1, 0), (1, 1)])  # height and width of a cell's patches
 
 
 @dataclass
@@ -79,6 +86,19 @@ def first_fit(groups: Sequence[Group], row_length: int) -> list[list[Group]]:
     return rows
 
 
+def cheapest_fit(groups: Sequence[Group]) -> list[list[Group]]:
+    """The rows of `first_fit` that cost least, among some lengths: every row is padded to the longest one, and
+    attention costs a row its length squared."""
+    longest = max(map(len, groups))
+    return min((first_fit(groups, max(longest, length)) for length in ROW_LENGTHS), key=cost)
+
+
+def cost(rows: Sequence[Sequence[Group]]) -> float:
+    """In tokens' worth of work, attention aside."""
+    length = max(sum(map(len, row)) for row in rows)
+    return len(rows) * length * (1 + length / ATTENTION_DOUBLES)
+
+
 def pack(rows: Sequence[Sequence[Group]], pad_token: int) -> Packed:
     """Lay the rows out as one batch."""
     length = max(sum(len(group) for group in row) for row in rows)
@@ -133,9 +153,21 @@ def patches(cells: torch.Tensor) -> torch.Tensor:
 
 
 def cell_features(model: Qwen2_5_VLForConditionalGeneration, cells: torch.Tensor) -> torch.Tensor:
-    """Visual features [N, hidden] of cells [N, 28, 28, 3] (bytes), laid out as one image of N cells in a line."""
-    grid = torch.tensor([[1, 2, 2 * cells.shape[0]]])
-    return model.model.visual(patches(cells), grid_thw=grid).pooler_output
+    """Visual features [N, hidden] of cells [N, 28, 28, 3] (bytes), each a window of its own.
+
+    The same sums as the tower's `forward`, in its own modules: that one makes a call of attention for every window and
+    a convolution of what is a product, together a quarter of a step.
+    """
+    tower = model.model.visual
+    x = F.linear(patches(cells), tower.patch_embed.proj.weight.flatten(1)).unflatten(0, (-1, len(_PLACES)))
+    cos, sin = tower.rotary_pos_emb(x, _PLACES)
+    for block in tower.blocks:
+        q, k, v = block.attn.qkv(block.norm1(x)).unflatten(-1, (3, block.attn.num_heads, -1)).unbind(-3)
+        q, k = apply_rotary_pos_emb_vision(q, k, cos, sin)
+        mixed = F.scaled_dot_product_attention(*(of.transpose(1, 2) for of in (q, k, v)), scale=block.attn.scaling)
+        x = x + block.attn.proj(mixed.transpose(1, 2).flatten(2))
+        x = x + block.mlp(block.norm2(x))
+    return tower.merger(x)
 
 
 def loss_logits(model: Qwen2_5_VLForConditionalGeneration, features: torch.Tensor, batch: Packed) -> torch.Tensor:

@@ -36,7 +36,7 @@ from lmmr1.store import saving
 from lmmr1.types import UserError
 from reproduce.micro import football, sokoban, world
 from reproduce.micro.model import EOS, FastTokenizer, ModelConfig, build_model, build_processor
-from reproduce.micro.packing import Group, cell_features, first_fit, gallery, loss_logits, pack, prefix
+from reproduce.micro.packing import Group, cell_features, cheapest_fit, gallery, loss_logits, pack, prefix
 from reproduce.micro.world import PHRASES, Item
 
 
@@ -44,9 +44,8 @@ from reproduce.micro.world import PHRASES, Item
 class PretrainConfig:
     """Settings of the pretraining; `image_worked_factor` is how often images are reasoned about, relative to text."""
 
-    steps: int = 3200
+    steps: int = 3000
     tokens: int = 900  # per step and process
-    row_length: int = 192
     lr: float = 3e-3
     warmup: int = 50
     final_lr: float = 0.02  # share of lr that the cosine ends at
@@ -408,7 +407,7 @@ def train(cfg: PretrainConfig, rank: int, average: Averager | None, log: Callabl
     optimizer, schedule = make_optimizer(model, cfg)
     pad, curve = model.config.text_config.pad_token_id, LossCurve()
     for step in range(cfg.steps):
-        batch = pack(first_fit(stream.groups(phase_of(step, cfg)), cfg.row_length), pad)
+        batch = pack(cheapest_fit(stream.groups(phase_of(step, cfg))), pad)
         pick = torch.randint(cfg.variants, (len(world.CLASSES), cfg.drawings))
         features = cell_features(model, drawings[classes, pick].flatten(0, 1))
         token_losses = F.cross_entropy(loss_logits(model, features, batch), batch.target, reduction="none")

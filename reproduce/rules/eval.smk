@@ -40,6 +40,7 @@ use rule eval_lm_eval as eval_vlmevalkit with:
         plan.results("timings", "{arm}", "eval_vlmevalkit.tsv")
     wildcard_constraints:
         arm=alternatives(plan.trained if plan.of_harness("vlmevalkit") else []),
+    priority: 1  # images take longest
     params:
         harness="vlmevalkit",
         arguments=lambda wc: plan.eval_arguments("vlmevalkit", wc.arm),

@@ -40,6 +40,7 @@ rule train:
         plan.results("timings", "{arm}", "{seed}", "train.tsv")
     wildcard_constraints:
         arm=alternatives(plan.trained),
+    priority: 2  # what most waits for begins first, then the longest: one long job alone at the end idles the other cores
     threads: plan.threads("train")
     resources:
         **plan.resources("train"),
