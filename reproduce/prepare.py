@@ -13,14 +13,17 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmmr1.exits import run_cli
 from lmmr1.files import verify_folder
 from lmmr1.lock import owned
 from lmmr1.types import UserError
-from reproduce import hub, sokoban_data
+from reproduce import sokoban_data
 from reproduce.micro import build
+
+if TYPE_CHECKING:
+    from reproduce.hub import PromptCheck
 
 
 def prompts(spec: dict[str, Any], seed: int, out: Path, checkpoint: Path | None = None) -> None:
@@ -29,6 +32,8 @@ def prompts(spec: dict[str, Any], seed: int, out: Path, checkpoint: Path | None 
     `checkpoint` is the manifest of the model whose processor says how long a prompt of a data set is.
     """
     if "hub" in spec:
+        from reproduce import hub  # and torch, which the micro world's eleven files are drawn without
+
         hub.write_prompts(spec["hub"], out, _check(spec, checkpoint), spec.get("gold", True))
     elif "sokoban" in spec:
         sokoban_data.write_stage(spec["sokoban"], spec["n"], seed, out)
@@ -36,15 +41,16 @@ def prompts(spec: dict[str, Any], seed: int, out: Path, checkpoint: Path | None 
         build.write_prompts(spec["mix"], spec["n"], seed, out)
 
 
-def _check(spec: dict[str, Any], checkpoint: Path | None) -> hub.PromptCheck | None:
+def _check(spec: dict[str, Any], checkpoint: Path | None) -> PromptCheck | None:
     if checkpoint is None:
         return None
     from lmmr1.policy import load_processor
     from lmmr1.store import read_manifest
+    from reproduce.hub import PromptCheck
 
     limits = spec["limits"]
     processor = load_processor(read_manifest(checkpoint).weights, None, limits["min_pixels"], limits["max_pixels"])
-    return hub.PromptCheck(processor, limits["max_prompt_length"])
+    return PromptCheck(processor, limits["max_prompt_length"])
 
 
 def benchmark(name: str, items: int, out: Path) -> None:

@@ -141,7 +141,7 @@ def test_registry_knows_its_benchmarks_and_refuses_everything_else(tmp_path):
 
 def test_registry_and_command_line_import_nothing_heavy():
     heavy = "[m for m in ('torch', 'transformers', 'vlmeval', 'lm_eval') if m in sys.modules]"
-    code = f"import sys, evals.registry, evals.records, evals.run; sys.exit(', '.join({heavy}) or 0)"
+    code = f"import sys, evals.registry, evals.records, evals.run, reproduce.prepare; sys.exit(', '.join({heavy}) or 0)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
