@@ -275,8 +275,8 @@ def test_arms_differ_in_reward_data_and_start_alone():
     sokoban_arm, text_arm = (plan.train_config(arm, 1) for arm in ("direct_rl_sokoban", "fre"))
     assert sokoban_arm == plan.train_config("mgt_sokoban", 1)
     assert sokoban_arm["reward"]["kind"] == "sokoban" and sokoban_arm["freeze_vision"]
-    assert plan.profile.stages == {"sokoban": {"max_steps": 30}}
-    assert sokoban_arm | {"reward": 0} == text_arm | {"reward": 0, "max_steps": 30}
+    assert plan.profile.stages == {"sokoban": {"max_steps": 20}}
+    assert sokoban_arm | {"reward": 0} == text_arm | {"reward": 0, "max_steps": 20}
     assert (plan.arms["mgt_sokoban"].parent, plan.arms["direct_rl_sokoban"].parent) == ("fre", "baseline")
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from statistics import mean
 
 from reproduce.budget.facts import workload
-from reproduce.plan import Plan
+from reproduce.plan import HARNESSES, Plan
 
 PRETRAIN_STEPS = 3000
 """Default of reproduce/micro/pretrain.py:PretrainConfig, which cannot be imported without torch."""
+
+PER_ITEM = {"lm_eval": "per_text_item", "vlmevalkit": "per_image_item", "agents": "per_game"}
+"""What an item of each harness costs, in workload.yaml."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Jobs:
     train: dict[str, float]
     """By arm."""
     evaluate: dict[str, float]
-    """By arm: all its runs, both harnesses."""
+    """By arm: all its runs, every harness."""
     other: float
     origin: str
 
@@ -40,7 +43,7 @@ def jobs(plan: Plan) -> Jobs:
         "pretrain": seconds(here.glob("*/checkpoint.tsv")),
         **{arm: seconds(here.glob(f"{arm}/*/train.tsv")) for arm in plan.trained},
     }
-    harnesses = [h for h in ("lm_eval", "vlmevalkit") if plan.of_harness(h)]
+    harnesses = [h for h in HARNESSES if plan.of_harness(h)]
     answered = {a: [seconds([here / a / f"eval_{h}.tsv"]) for h in harnesses] for a in plan.arms}
     train = {a: found[a] if found[a] is not None else _train(plan, a) for a in plan.trained}
     evaluate = {
@@ -80,10 +83,11 @@ def _train(plan: Plan, arm: str) -> float:
 def _evaluate(plan: Plan, arm: str, harness: str) -> float:
     costs = workload().cpu.evaluate
     items = sum(items_of(plan, b) for b in plan.of_harness(harness)) * len(plan.seeds_of(arm))
-    return costs["start"] + items * costs["per_text_item" if harness == "lm_eval" else "per_image_item"]
+    return costs["start"] + items * costs[PER_ITEM[harness]]
 
 
 def items_of(plan: Plan, benchmark: str) -> int:
-    """Problems of a benchmark that this plan asks."""
-    known = plan.benchmarks[benchmark].n or plan.profile.micro.items
+    """Problems of a benchmark that this plan asks, or games that it plays."""
+    spec, micro = plan.benchmarks[benchmark], plan.profile.micro
+    known = spec.n or (spec.play.get("own") or micro.levels if spec.play else micro.items)
     return min(known, plan.profile.eval.limit or known)
