@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+
+from PIL import Image
 
 from evals import importers, inputs, protocols, records, registry
 from evals.agents import football_prompt, sokoban_prompt
@@ -17,7 +22,7 @@ from evals.scorers import extraction, mathverse, mathvision, mathvista, olympiad
 from evals.scorers.items import Item
 from lmmr1 import config, data, sokoban, store
 from lmmr1.rewards import response as answers
-from lmmr1.types import UserError
+from lmmr1.types import Manifest, UserError
 from reports import rules, samples
 from reproduce import plan
 
@@ -88,7 +93,24 @@ def actions(text: str) -> None:
 
 ROW = {"id": "1", "messages": [{"role": "user", "content": "2+2=?"}], "answer": "4"}
 RELEASED = {"message": json.dumps([{"role": "user", "content": [{"type": "image", "image": "a.png"}]}]), "answer": "4"}
+PICTURE = io.BytesIO()
+Image.new("RGB", (2, 2)).save(PICTURE, "PNG")
+(FOLDER / "a.png").write_bytes(PICTURE.getvalue())  # what RELEASED shows
 TSV = "index\timage\tquestion\tanswer\tcategory\tchoices\n1\t{}\tHow many?\tB\tx\t['1', '2']\n"
+PROTOCOL = records.Protocol(
+    *("lm_eval", "0.4", "t", "1", "none", "0" * 16, {"temperature": 0.0}, "HFEngine/cpu", "float32", None, 50176, None),
+    *("s", "1", "mean", "0" * 16),
+)
+RECORD = {
+    "benchmark": "b",
+    "subset": "all",
+    "metric": "accuracy",
+    "value": 0.5,
+    "stderr": 0.1,
+    "n": 4,
+    "checkpoint": "k",
+}
+MANIFEST = Manifest("k", "w", "s", None, {"max_steps": 3}, None, 1, "c", {"torch": "2"}, "cpu")
 TARGETS: dict[str, Target] = {
     "data_rows": partial(in_file, data.read_samples, "rows.jsonl"),
     "training_config": partial(in_file, config.load_train_config, "config.yaml"),
@@ -131,9 +153,9 @@ SEEDS: dict[str, list[bytes]] = {
     "benchmark_csv": [
         b"Record ID,Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3,High-level domain\nr,q,a,b,c,d,P\n"
     ],
-    "benchmark_tsv": [TSV.format("iVBORw0KGgo=" * 8).encode()],
-    "records": [b'[{"benchmark": "b", "subset": "all", "metric": "accuracy", "value": 0.5, "protocol": {}}]'],
-    "manifest": [b'{"key": "k", "weights": "w", "weights_sha256": "s", "parent": null}'],
+    "benchmark_tsv": [TSV.format(base64.b64encode(PICTURE.getvalue()).decode()).encode()],
+    "records": [json.dumps([RECORD | {"samples": "samples.jsonl", "protocol": asdict(PROTOCOL)}]).encode()],
+    "manifest": [json.dumps(asdict(MANIFEST)).encode()],
     "levels": [b"; 0\n#####\n#@$.#\n#####\n", b"; 1\n####\n#@ #\n#$.#\n####\n"],
     "system_prompt": [b"You are", b'{"message": "[{\\"role\\": \\"system\\", \\"content\\": \\"x\\"}]"}\n'],
     "answers": [b"<think>a</think><answer>$\\boxed{\\frac{1}{2}}$</answer>", b"The answer is (B)."],
@@ -147,4 +169,4 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "page_text": ["a\u202eb\x00".encode()],
 }
-"""Name -> inputs to start from; each runs in tests/test_fuzz.py."""
+"""Name -> whole inputs to start from: a parser that refused them would be fuzzed no deeper than its first check."""

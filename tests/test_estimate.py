@@ -369,6 +369,19 @@ def test_what_ran_before_is_used(tmp_path, monkeypatch):
     assert found.origin == "measured in results/mine/timings"
 
 
+def test_games_are_counted_as_games():
+    plan = Plan.load({"profile": "micro"})
+    asked = {b: measured.items_of(plan, b) for b in plan.benchmarks}
+    assert (asked["micro_chain"], asked["micro_sokoban"], asked["micro_football"]) == (500, 100, 10)
+    without = Plan.load(
+        {"profile": "micro", "benchmarks": [b for b in plan.benchmarks if b not in plan.of_harness("agents")]}
+    )
+    costs, games = workload().cpu.evaluate, measured.jobs(plan).evaluate
+    for arm, seconds in measured.jobs(without).evaluate.items():
+        played = costs["start"] + len(plan.seeds_of(arm)) * 110 * costs["per_game"]
+        assert games[arm] - seconds == pytest.approx(played)
+
+
 def test_command(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     run = lambda *args: CliRunner().invoke(cli.cli, ["estimate", *args])

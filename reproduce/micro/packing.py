@@ -20,7 +20,7 @@ from reproduce.micro.world import CELL, Item, render_cell
 Positions = list[tuple[int, int, int]]
 ROW_LENGTHS = range(96, 336, 16)
 ATTENTION_DOUBLES = 570
-"""Tokens of a row at which attention costs as much as all else, for this model on one core (measured)."""
+"""Tokens of a row at which attention costs as much as all else: from a profile of this model's steps on one core."""
 
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
@@ -94,7 +94,7 @@ def cheapest_fit(groups: Sequence[Group]) -> list[list[Group]]:
 
 
 def cost(rows: Sequence[Sequence[Group]]) -> float:
-    """In tokens' worth of work, attention aside."""
+    """Work of a batch, in tokens that attend to nothing."""
     length = max(sum(map(len, row)) for row in rows)
     return len(rows) * length * (1 + length / ATTENTION_DOUBLES)
 
@@ -156,7 +156,7 @@ def cell_features(model: Qwen2_5_VLForConditionalGeneration, cells: torch.Tensor
     """Visual features [N, hidden] of cells [N, 28, 28, 3] (bytes), each a window of its own.
 
     The same sums as the tower's `forward`, in its own modules: that one makes a call of attention for every window and
-    a convolution of what is a product, together a quarter of a step.
+    a convolution of what is a product, together an eighth of a step.
     """
     tower = model.model.visual
     x = F.linear(patches(cells), tower.patch_embed.proj.weight.flatten(1)).unflatten(0, (-1, len(_PLACES)))
