@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evals.records import EvalRecord, Protocol
 from evals.registry import Benchmark
+from evals.samples import SampleRow
 
-Row = Mapping[str, Any]
 RESERVED = {"", "all", "macro", "micro"}
 
 
@@ -24,16 +23,16 @@ class Estimate:
     n: int
 
 
-def mean(rows: Sequence[Row], metric: str) -> Estimate:
+def mean(rows: Sequence[SampleRow], metric: str) -> Estimate:
     """Mean over rows. Rows of one `cluster` (versions of one problem) are not independent, and the error knows it.
 
     The error is sqrt(sum over clusters of (sum of deviations)^2) / n: without clusters sqrt(p (1 - p) / n) for values
     of 0 and 1.
     """
-    value = sum(row[metric] for row in rows) / len(rows)
-    deviations: dict[Any, float] = defaultdict(float)
-    for number, row in enumerate(rows):
-        deviations[row.get("cluster") or number] += row[metric] - value
+    value = sum(row.value(metric) for row in rows) / len(rows)
+    deviations: dict[str, float] = defaultdict(float)
+    for row in rows:
+        deviations[row.problem] += row.value(metric) - value
     return Estimate(value, math.sqrt(sum(d * d for d in deviations.values())) / len(rows), len(rows))
 
 
@@ -47,19 +46,19 @@ def macro(parts: Iterable[Estimate]) -> Estimate:
     )
 
 
-def estimates(rows: Sequence[Row], metric: str, benchmark: Benchmark, aggregation: str) -> dict[str, Estimate]:
+def estimates(rows: Sequence[SampleRow], metric: str, benchmark: Benchmark, aggregation: str) -> dict[str, Estimate]:
     """Subset -> estimate: `all`, the averages that the registry asks for, categories, subsets, then groups.
 
     Categories and subsets come in alphabetical order; rows without one are in none; a group is there when all of its
     parts are.
     """
-    by_category = _split(rows, lambda row: [row["category"]])
+    by_category = _split(rows, lambda row: [row.category])
     parts = {name: mean(members, metric) for name, members in sorted(by_category.items())}
     averages = {"micro": mean(rows, metric), "macro": macro(parts.values()) if parts else mean(rows, metric)}
     found = {"all": averages["macro" if aggregation == "macro" else "micro"]}
     found |= {name: averages[name] for name in benchmark.averages}
     found |= parts
-    others = _split(rows, lambda row: row.get("subsets", ()))
+    others = _split(rows, lambda row: row.subsets)
     found |= {name: mean(members, metric) for name, members in sorted(others.items()) if name not in found}
     for name, members in benchmark.groups.items():
         if all(member in found for member in members):
@@ -67,8 +66,8 @@ def estimates(rows: Sequence[Row], metric: str, benchmark: Benchmark, aggregatio
     return found
 
 
-def _split(rows: Sequence[Row], names_of: Any) -> dict[str, list[Row]]:
-    parts: dict[str, list[Row]] = defaultdict(list)
+def _split(rows: Sequence[SampleRow], names_of: Callable[[SampleRow], Iterable[str]]) -> dict[str, list[SampleRow]]:
+    parts: dict[str, list[SampleRow]] = defaultdict(list)
     for row in rows:
         for name in names_of(row):
             if name not in RESERVED:
@@ -77,7 +76,7 @@ def _split(rows: Sequence[Row], names_of: Any) -> dict[str, list[Row]]:
 
 
 def to_records(
-    rows: Sequence[Row], *, benchmark: Benchmark, checkpoint: str, protocol: Protocol, samples: str
+    rows: Sequence[SampleRow], *, benchmark: Benchmark, checkpoint: str, protocol: Protocol, samples: str
 ) -> list[EvalRecord]:
     """One record per subset of `estimates`, the one of all rows first."""
     metric = benchmark.metric

@@ -23,6 +23,7 @@ from evals.adapters import LETTERS
 from evals.generation import EvalModel, console_to, generate_all, greedy, prompt_sha256
 from evals.judge import Judge
 from evals.problems import Measurement, Problem
+from evals.samples import SampleRow
 from evals.scoring import sample_row, score_response, write_jsonl
 from lmmr1.rewards import Verdict, has_format
 from lmmr1.types import Rollout, Sample
@@ -106,7 +107,7 @@ def task_version(measurement: Measurement) -> str:
 
 def run(
     model: EvalModel, measurement: Measurement, batch_size: int, folder: Path, judge: Judge | None
-) -> list[dict[str, Any]]:
+) -> list[SampleRow]:
     """Run one benchmark through `simple_evaluate`; rows for `samples.jsonl` in the order of the file.
 
     Writes lm-eval's results and its console output into `folder`. Raises RuntimeError where lm-eval mixed rows up.

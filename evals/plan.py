@@ -16,10 +16,11 @@ from evals.generation import EngineName, EvalModel
 from evals.inputs import prepare
 from evals.judge import Judge, JudgeServer
 from evals.problems import Measurement
-from evals.protocols import DEFAULT_PROTOCOL, ProtocolSettings, choose_prompt, find_protocol
+from evals.protocols import DEFAULT_PROTOCOL, ProtocolSettings, Role, choose_prompt, find_protocol
 from evals.records import EvalRecord
 from evals.records import Protocol as RecordProtocol
 from evals.registry import Benchmark, find, registry
+from evals.samples import SampleRow
 from evals.scoring import SCORER, scorer_version
 from lmmr1.types import UserError
 
@@ -38,6 +39,10 @@ class Options:
     """How to measure: everything that the command line says besides model, benchmarks and folders."""
 
     protocol: ProtocolSettings
+    role: Role = "trained"
+    """Whose prompt of the protocol applies."""
+    training_prompt: str | None = None
+    """The system message that the checkpoint was trained with, where that is known."""
     prompt: str | None = None
     """Name of a prompt style instead of the protocol's."""
     system_prompt_file: Path | None = None
@@ -48,6 +53,8 @@ class Options:
     workers: int | None = 1
     """Processes that answer; None: one for each GPU or core, as far as memory goes."""
     data_root: Path | None = None
+    levels: Path | None = None
+    """Folder with the levels of agent benchmarks; None: `data_root`."""
     benchmark_dir: Path | None = None
     any_data: bool = False
     judge: JudgeServer | None = None
@@ -95,10 +102,10 @@ class AnyJob(Protocol):
     def batch_size(self) -> int:
         """Most prompts in a batch."""
 
-    def answer(self, model: EvalModel, folder: Path, judge: Judge | None) -> list[dict[str, Any]]:
-        """Rows of `samples.jsonl`; the harness's own files go into `folder`, which is new."""
+    def answer(self, model: EvalModel, folder: Path, judge: Judge | None) -> Sequence[Any]:
+        """`SampleRow`s of `samples.jsonl`; the harness's own files go into `folder`, which is new."""
 
-    def records(self, rows: Sequence[dict[str, Any]], checkpoint: str, protocol: RecordProtocol) -> list[EvalRecord]:
+    def records(self, rows: Sequence[Any], checkpoint: str, protocol: RecordProtocol) -> list[EvalRecord]:
         """The records of these rows, the headline first."""
 
 
@@ -107,7 +114,7 @@ class Job:
     """A benchmark of problems with answers, as an `AnyJob`."""
 
     measurement: Measurement
-    run: Callable[[EvalModel, Measurement, int, Path, Judge | None], list[dict[str, Any]]]
+    run: Callable[[EvalModel, Measurement, int, Path, Judge | None], list[SampleRow]]
     settings: dict[str, Any]
 
     @property
@@ -130,11 +137,11 @@ class Job:
         """Most prompts in a batch."""
         return int(self.settings["batch_size"])
 
-    def answer(self, model: EvalModel, folder: Path, judge: Judge | None) -> list[dict[str, Any]]:
+    def answer(self, model: EvalModel, folder: Path, judge: Judge | None) -> list[SampleRow]:
         """Let the harness run it."""
         return self.run(model, self.measurement, self.batch_size, folder, judge)
 
-    def records(self, rows: Sequence[dict[str, Any]], checkpoint: str, protocol: RecordProtocol) -> list[EvalRecord]:
+    def records(self, rows: Sequence[SampleRow], checkpoint: str, protocol: RecordProtocol) -> list[EvalRecord]:
         """Accuracies over all rows and their subsets."""
         about = {"benchmark": self.benchmark, "checkpoint": checkpoint, "protocol": protocol}
         return to_records(rows, samples="samples.jsonl", **about)
@@ -165,7 +172,8 @@ def _job(benchmark: Benchmark, workspace: Path, options: Options) -> AnyJob:
     protocol = options.protocol
     if benchmark.harness == "agents":
         return _play_job(benchmark, options)
-    style, prompt = choose_prompt(protocol, benchmark, options.prompt, options.system_prompt_file)
+    asked = (options.prompt, options.system_prompt_file, options.role, options.training_prompt)
+    style, prompt = choose_prompt(protocol, benchmark, *asked)
     files = (options.data_root, options.benchmark_dir, options.limit, workspace, options.any_data)
     prepared = prepare(benchmark, *files)
     max_new_tokens = options.max_new_tokens or protocol.half(benchmark).max_new_tokens or benchmark.max_new_tokens
@@ -179,6 +187,7 @@ def _job(benchmark: Benchmark, workspace: Path, options: Options) -> AnyJob:
         "task_version": harness.task_version(measurement),
         "protocol": protocol.name,
         "prompt": style,
+        "instruction": prompt.text,
         "instruction_sha256": prompt.sha256,
         "images": protocol.images,
         "decoding": {
@@ -205,7 +214,7 @@ def _play_job(benchmark: Benchmark, options: Options) -> AnyJob:
         prompt=options.prompt,
         max_new_tokens=options.max_new_tokens,
         batch_size=options.batch_size,
-        data_root=options.data_root,
+        data_root=options.levels or options.data_root,
         benchmark_dir=options.benchmark_dir,
         limit=options.limit,
         any_data=options.any_data,

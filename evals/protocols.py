@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from evals.registry import Benchmark
+from evals.registry import Benchmark, registry
 from lmmr1.config import Settings, parse_settings, read_mapping
 from lmmr1.types import UserError
 
@@ -25,6 +25,12 @@ TRAINING_DATA = ("VLM-Reasoner/deepscaler", "deepscaler_message.jsonl")
 """The paper's text training data on the Hub; its rows carry the system prompt that the paper trained with."""
 
 Place = Literal["nowhere", "system", "end"]
+Role = Literal["baseline", "trained"]
+ROLES: tuple[Role, ...] = ("baseline", "trained")
+"""Whom a protocol may ask in words of its own: the model that training starts from, and what was trained."""
+
+READ = ("paper", "training")
+"""Styles without a text in `protocols.yaml`: the paper's system prompt, and the one that the arm was trained with."""
 
 
 class Prompt(Settings):
@@ -52,10 +58,27 @@ class Prompt(Settings):
 class Half(Settings):
     """What a protocol says of text benchmarks, or of those with images."""
 
-    prompt: str
+    prompt: dict[Role, str]
+    """Style for each role; in the file one name for both."""
     tasks: Literal["own", "stock"] = "own"
     max_new_tokens: int | None = Field(None, gt=0)
     repetition_penalty: float = Field(1.0, gt=0)
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _for_both(cls, value: Any) -> Any:
+        return dict.fromkeys(ROLES, value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _all_roles(self) -> Half:
+        if lacking := [role for role in ROLES if role not in self.prompt]:
+            raise ValueError(f"`prompt` has no style for role {lacking[0]}")
+        return self
+
+    @property
+    def styles(self) -> frozenset[str]:
+        """All styles that this half may ask in; where no training prompt is known, the baseline's stands for it."""
+        return frozenset(self.prompt.values())
 
 
 class JudgeCall(Settings):
@@ -119,7 +142,7 @@ def load_protocols(path: Path = PROTOCOLS_FILE) -> tuple[dict[str, Prompt], dict
         for name, values in file.protocols.items()
     }
     for name, protocol in protocols.items():
-        for style in (protocol.text.prompt, protocol.multimodal.prompt):
+        for style in sorted(protocol.text.styles | protocol.multimodal.styles):
             if style not in file.prompts:
                 raise UserError(
                     f"{path}: protocol {name!r}: prompt style {style!r} is none of {', '.join(file.prompts)}"
@@ -148,19 +171,46 @@ def find_protocol(name: str) -> ProtocolSettings:
 
 
 def choose_prompt(
-    protocol: ProtocolSettings, benchmark: Benchmark, style: str | None, system_prompt_file: Path | None
+    protocol: ProtocolSettings,
+    benchmark: Benchmark,
+    style: str | None = None,
+    system_prompt_file: Path | None = None,
+    role: Role = "trained",
+    training_prompt: str | None = None,
 ) -> tuple[str, Prompt]:
     """Name and text of the prompt for one benchmark: --prompt, else the benchmark's own, else the protocol's.
 
-    Raises UserError for an unknown style, or where the paper's system prompt cannot be read.
+    training_prompt: what the checkpoint was trained with, where that is known. A protocol that asks for it falls back
+    on the baseline's style without one. Raises UserError for an unknown style, or where its text cannot be read.
     """
     styles = prompt_styles()
-    name = style or benchmark.prompt or protocol.half(benchmark).prompt
+    of = protocol.half(benchmark).prompt
+    name = style or benchmark.prompt or of[role]
     if name not in styles:
         raise UserError(f"--prompt: {name!r} is not known; known: {', '.join(styles)}")
+    if name == "training":
+        if training_prompt is not None:
+            return name, Prompt(place="system", text=training_prompt)
+        if style:
+            raise UserError(
+                "--prompt training: the checkpoint's manifest names no system prompt that it was trained with; "
+                "evaluate an arm of a run, or give the text with --prompt paper --system-prompt-file FILE"
+            )
+        name = of["baseline"]
     if name != "paper":
         return name, styles[name]
     return name, Prompt(place="system", text=read_system_prompt(system_prompt_file or _training_data()))
+
+
+def prompts_may_differ(protocol: str, task: str) -> frozenset[str]:
+    """The styles in which a protocol asks about a benchmark: answers in any of them may stand in one table.
+
+    One style at most where the protocol or the benchmark is not known here.
+    """
+    known, benchmarks = _known()[1], registry()
+    if protocol not in known or task not in benchmarks or benchmarks[task].prompt:
+        return frozenset()
+    return known[protocol].half(benchmarks[task]).styles
 
 
 def read_system_prompt(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,17 @@ class Protocol:
     """Name in protocols.yaml."""
     instruction_sha256: str = ""
     """sha256 (16 hex digits) of the prompt style's own text and place."""
+    instruction: str = ""
+    """The text itself, so that another checkpoint can be asked in the same words."""
     images: str = "harness"
     """Where images stand in the prompt."""
     batch_size: int = 1
     """Most prompts in a batch: on a GPU greedy answers can depend on it."""
+
+    @property
+    def settings_hash(self) -> str:
+        """`hash` of what does not belong to the prompt: the same for all that one protocol asks in several styles."""
+        return replace(self, prompt="", prompt_hash="", instruction="", instruction_sha256="").hash
 
     @property
     def hash(self) -> str:

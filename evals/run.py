@@ -24,16 +24,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from evals.generation import EvalModel, load_model, overall_sha256
 from evals.judge import Judge, JudgeServer, ReplyStore, check_reachable
 from evals.kept import keeping
 from evals.plan import DEFAULT_BATCH_SIZE, HARNESSES, AnyJob, Options, judge_server, plan, worker_count
-from evals.protocols import DEFAULT_PROTOCOL
+from evals.protocols import DEFAULT_PROTOCOL, ROLES
 from evals.records import EvalRecord, Protocol, read_records, write_records
 from evals.registry import find
-from evals.scoring import write_jsonl
+from evals.samples import SampleRow, read_samples, write_samples
 from evals.workers import as_many_as_fit, loaded
 from lmmr1.exits import exit_code
 from lmmr1.files import seal_folder, verify, verify_weights, write
@@ -160,11 +159,11 @@ def is_done(folder: Path, job: AnyJob, checkpoint: str) -> bool:
     try:
         _bring_back(record)
         records = read_records(record)
-        verify(folder / "samples.jsonl", "it is measured again")
+        next(read_samples(folder / "samples.jsonl"), None)  # of another version of this suite: an error
     except UserError as e:
         print(e, flush=True)
         return False
-    if not records or not (folder / "samples.jsonl").is_file():
+    if not records:
         return False
     protocol = asdict(records[0].protocol)
     same = {name: value for name, value in protocol.items() if name not in FROM_MODEL} == job.settings
@@ -180,27 +179,14 @@ def _bring_back(record: Path) -> None:
 
 
 def _run_job(model: EvalModel, job: AnyJob, out: Path, judge: Judge | None, checkpoint: str) -> None:
-    """Run one benchmark in a folder of its own, then give the folder its name: it is there whole or not at all.
-
-    What an attempt that was killed left behind goes; its answers are taken up.
-    """
+    """Answer one benchmark and write what came out. What an attempt that was killed left goes, its answers are used."""
     start, cpu = time.perf_counter(), time.process_time()
     for left in out.glob(f".{job.name}-run-*"):
         shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{job.name}-run-", dir=out))
     identity = f"{checkpoint} {model.backend} {model.dtype} {model.min_pixels} {model.max_pixels} {job.batch_size}"
-    try:
-        with keeping(model, out / f".{job.name}-answers.jsonl", identity) as keeper:
-            rows = job.answer(keeper, folder, judge)
-            write_jsonl(folder / "samples.jsonl", rows)
-            write_records(folder / "record.json", _records(rows, model, job, checkpoint))
-            (folder / SPARE).hardlink_to(folder / "record.json")
-            seal_folder(folder, TIMED)
-            folder.chmod(0o755)
-            shutil.rmtree(out / job.name, ignore_errors=True)
-            folder.replace(out / job.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with keeping(model, out / f".{job.name}-answers.jsonl", identity) as keeper, new_folder(out, job.name) as folder:
+        rows = job.answer(keeper, folder, judge)
+        write_evaluation(folder, rows, job.records(rows, checkpoint, protocol_of(job, rows, model)))
     seconds = time.perf_counter() - start
     timing = {
         "seconds": round(seconds, 3),
@@ -213,17 +199,37 @@ def _run_job(model: EvalModel, job: AnyJob, out: Path, judge: Judge | None, chec
     _add_timing(out, {job.name: timing})
 
 
-def _records(rows: Sequence[dict[str, Any]], model: EvalModel, job: AnyJob, checkpoint: str) -> list[EvalRecord]:
-    """The records of one benchmark, with the whole protocol."""
-    protocol = Protocol(
+@contextlib.contextmanager
+def new_folder(out: Path, name: str) -> Iterator[Path]:
+    """A folder that is given its name, sealed, where the block succeeds: `out/name` is there whole or not at all."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}-run-", dir=out))
+    try:
+        yield folder
+        seal_folder(folder, TIMED)
+        folder.chmod(0o755)
+        shutil.rmtree(out / name, ignore_errors=True)
+        folder.replace(out / name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_evaluation(folder: Path, rows: Sequence[SampleRow], records: list[EvalRecord]) -> None:
+    """samples.jsonl and record.json of one benchmark: the only writer of either."""
+    write_samples(folder / "samples.jsonl", rows)
+    write_records(folder / "record.json", records)
+    (folder / SPARE).hardlink_to(folder / "record.json")
+
+
+def protocol_of(job: AnyJob, rows: Sequence[SampleRow], model: EvalModel) -> Protocol:
+    """The whole protocol: the job's, and what is known only of the model."""
+    return Protocol(
         **job.settings,
-        prompt_hash=overall_sha256(row["prompt_hash"] for row in rows),
+        prompt_hash=overall_sha256(row.prompt_hash for row in rows),
         backend=model.backend,
         dtype=model.dtype,
         min_pixels=model.min_pixels,
         max_pixels=model.max_pixels,
     )
-    return job.records(rows, checkpoint, protocol)
 
 
 def _add_timing(out: Path, entries: dict[str, dict[str, float]]) -> None:
@@ -294,15 +300,17 @@ def read_manifest(path: Path) -> tuple[str, str]:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m evals.run", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--harness", choices=list(HARNESSES), required=True)
+    parser.add_argument("--harness", choices=list(HARNESSES), help="refuse benchmarks of other harnesses")
     parser.add_argument("--manifest", nargs="+", type=Path, required=True, help="one manifest per checkpoint")
     parser.add_argument("--out", nargs="+", type=Path, required=True, help="one folder per manifest")
     parser.add_argument("--benchmarks", nargs="+", required=True)
     parser.add_argument("--protocol", default=DEFAULT_PROTOCOL, help="name in evals/protocols.yaml")
+    parser.add_argument("--role", choices=ROLES, default="trained", help="whose prompt of the protocol applies")
     parser.add_argument("--prompt", help="a prompt style instead of the protocol's")
     parser.add_argument("--system-prompt-file", type=Path, help="the paper's system prompt, or training data with it")
     parser.add_argument("--benchmark-dir", type=Path, help="folder with the micro benchmarks' files")
     parser.add_argument("--data-root", type=Path, help="folder with the benchmarks' files; default: download")
+    parser.add_argument("--levels", type=Path, help="folder with levels of agent benchmarks; default: --data-root")
     parser.add_argument("--any-data", action="store_true", help="measure on files that are not the pinned ones, too")
     parser.add_argument("--limit", type=int, help="only the first N problems")
     parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH_SIZE)
@@ -324,12 +332,12 @@ def _main(args: argparse.Namespace) -> None:
     if len(args.manifest) != len(args.out):
         counts = f"{len(args.manifest)} manifests but {len(args.out)} output folders"
         raise UserError(f"{counts}; give as many --out as --manifest")
-    names = ("prompt", "system_prompt_file", "benchmark_dir", "data_root", "any_data", "limit", "batch_size")
-    names += ("max_new_tokens", "judge_cache", "engine")
+    names = ("role", "prompt", "system_prompt_file", "benchmark_dir", "data_root", "levels", "any_data", "limit")
+    names += ("batch_size", "max_new_tokens", "judge_cache", "engine")
     given = {name: getattr(args, name) for name in names}
     given |= {"judge": judge_server(args.judge_url), "workers": worker_count(args.workers)}
     options = Options.of(args.protocol, args.judge_model, **given)
-    others = [name for name in args.benchmarks if find(name).harness != args.harness]
+    others = [name for name in args.benchmarks if args.harness and find(name).harness != args.harness]
     if others:
         raise UserError(f"benchmark {others[0]!r} runs on {find(others[0]).harness}, not on {args.harness}")
     _evaluate_all([read_manifest(path) for path in args.manifest], args.out, args.benchmarks, options)

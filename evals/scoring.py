@@ -12,6 +12,7 @@ from typing import Any
 
 import lmmr1
 from evals.problems import Problem
+from evals.samples import Doc, SampleRow
 from lmmr1.files import write
 from lmmr1.rewards import Question, Verdict, VerifierPool
 from lmmr1.types import Rollout
@@ -47,35 +48,36 @@ def score_responses(rows: Sequence[tuple[str, str, Sequence[str]]]) -> list[Verd
 # ------------------------------------------------------------------------------------------------------- samples
 
 
-def sample_row(doc_id: int, problem: Problem, prompt_hash: str, rollout: Rollout, score: Verdict) -> dict[str, Any]:
-    """One line of `samples.jsonl`, in lm-eval's field names; nothing in it depends on time, folder or machine."""
-    doc = {"id": problem.id, "question": problem.question, "category": problem.category}
-    if problem.choices:
-        doc["choices"] = list(problem.choices)
-    if problem.images:
-        doc["image_sha256"] = problem.image_sha256
+def sample_row(doc_id: int, problem: Problem, prompt_hash: str, rollout: Rollout, score: Verdict) -> SampleRow:
+    """The record of one answer; nothing in it depends on time, folder or machine."""
     # What other scorers need; NaN, an empty cell of VLMEvalKit's table, is no JSON.
     cells = {
         k: None if isinstance(v, float) and math.isnan(v) else v for k, v in problem.cells.items() if k != "question"
     }
-    if cells:
-        doc["cells"] = cells
-    return {
-        "doc_id": doc_id,
-        "doc": doc,
-        "target": problem.answer,
-        "category": problem.category,
-        "subsets": list(problem.subsets),
-        "cluster": problem.cluster,
-        "prompt_hash": prompt_hash,
-        "resps": [[rollout.text]],
-        "filtered_resps": [score.answer],
-        "accuracy": score.accuracy,
-        "format": score.format,
-        "note": score.note,
-        "length": len(rollout.token_ids),
-        "finish": rollout.finish,
-    }
+    doc = Doc(
+        id=problem.id,
+        question=problem.question,
+        category=problem.category,
+        choices=problem.choices,
+        image_sha256=problem.image_sha256 if problem.images else "",
+        cells=cells,
+    )
+    return SampleRow(
+        doc_id=doc_id,
+        doc=doc,
+        target=problem.answer,
+        category=problem.category,
+        subsets=problem.subsets,
+        cluster=problem.cluster,
+        prompt_hash=prompt_hash,
+        resps=((rollout.text,),),
+        filtered_resps=(score.answer,),
+        accuracy=float(score.accuracy),
+        format=float(score.format),
+        note=score.note,
+        length=len(rollout.token_ids),
+        finish=rollout.finish,
+    )
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -26,6 +26,7 @@ from evals.judge import Judge
 from evals.judging import score_all
 from evals.problems import Measurement, Prepared, Problem
 from evals.protocols import Prompt, ProtocolSettings
+from evals.samples import SampleRow
 from evals.scoring import sample_row
 from evals.vlmeval_import import (
     BaseModel,
@@ -287,7 +288,7 @@ def asked_problems(prepared: Prepared, protocol: ProtocolSettings) -> list[Probl
 
 def run(
     model: EvalModel, measurement: Measurement, batch_size: int, folder: Path, judge: Judge | None
-) -> list[dict[str, Any]]:
+) -> list[SampleRow]:
     """Run one benchmark through `infer_data_job`; rows for `samples.jsonl` in the order of the file.
 
     `folder` must be new: VLMEvalKit takes up whatever an earlier run left in it. Its prediction file, its accuracy

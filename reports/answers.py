@@ -15,17 +15,15 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
+from evals.samples import SampleRow, read_samples
 from lmmr1.config import Settings, parse_settings
 from reports.embed import packed
-from reports.files import read_jsonl
 from reports.images import Thumbnail, thumbnails
 from reports.layout import Benchmark, arm_style, arm_title
-from reports.samples import clean, first_text, prompt_of
+from reports.samples import clean
 from reproduce.plan import read_yaml
 
 CONFIG_FILE = Path(__file__).parent.parent / "config/report.yaml"
-NOTES = ("note", "finish")
-"""Fields of a sample that an answer shows beside its length."""
 
 
 class Limits(Settings):
@@ -71,8 +69,8 @@ class Embedded:
         return len(self.data) + sum(len(image[2]) + 16 for image in self.images)
 
 
-Samples = dict[tuple[str, str], dict[str, dict[str, Any]]]
-"""(arm, benchmark) -> {doc_id: line of samples.jsonl}, in file order."""
+Samples = dict[tuple[str, str], dict[str, SampleRow]]
+"""(arm, benchmark) -> {doc_id: row}, in file order."""
 
 
 def embed(scores: pd.DataFrame, benchmarks: list[Benchmark], files: list[Path], used: Limits) -> Embedded:
@@ -81,7 +79,7 @@ def embed(scores: pd.DataFrame, benchmarks: list[Benchmark], files: list[Path], 
     Takes fewer items than `max_answers` allows where those would need more than `max_megabytes`.
     Raises UserError on a missing or malformed sample file.
     """
-    samples = read_samples(scores)
+    samples = first_answers(scores)
     sizes = {b.name: len(next(rows for (_, name), rows in samples.items() if name == b.name)) for b in benchmarks}
     arms = len({arm for arm, _ in samples})
     cache: dict[str, Thumbnail] = {}
@@ -96,11 +94,11 @@ def embed(scores: pd.DataFrame, benchmarks: list[Benchmark], files: list[Path], 
         items = max(items, len(benchmarks))
 
 
-def read_samples(scores: pd.DataFrame) -> Samples:
+def first_answers(scores: pd.DataFrame) -> Samples:
     """The samples of every arm's first seed. Raises UserError on a missing or malformed file."""
     first = scores[scores.seed == scores.groupby("arm").seed.transform("min")]
     return {
-        (row.arm, row.benchmark): {str(s.get("doc_id")): s for s in read_jsonl(Path(row.samples))}
+        (row.arm, row.benchmark): {str(s.doc_id): s for s in read_samples(Path(row.samples))}
         for row in first.itertuples()
     }
 
@@ -133,16 +131,10 @@ def _add_images(
         digest
         for (_, benchmark), rows in samples.items()
         for item in chosen[benchmark]
-        if (digest := _image_of(rows.get(item, {})))
+        if item in rows and (digest := rows[item].doc.image_sha256)
     }
     if missing := wanted - set(cache):
         cache.update(thumbnails(files, missing, pixels))
-
-
-def _image_of(sample: dict[str, Any]) -> str:
-    doc = sample.get("doc")
-    digest = doc.get("image_sha256") if isinstance(doc, dict) else None
-    return digest if isinstance(digest, str) else ""
 
 
 class _Texts:
@@ -187,7 +179,7 @@ def _columns(
         for item in ids:
             of = [(i, samples[arm, benchmark].get(item)) for i, arm in enumerate(arms) if (arm, benchmark) in samples]
             first = next(sample for _, sample in of if sample is not None)
-            image = _image_of(first)
+            image = first.doc.image_sha256
             values = (at, clean(item, 80), *_question(first, texts, used), shown.add(image) if image in images else -1)
             for column, value in zip(items.values(), values, strict=True):
                 column.append(value)
@@ -206,19 +198,17 @@ def _columns(
     return data, list(shown.at)
 
 
-def _question(sample: dict[str, Any], texts: _Texts, used: Limits) -> tuple[int, int, str]:
+def _question(sample: SampleRow, texts: _Texts, used: Limits) -> tuple[int, int, str]:
     """Question, gold, category."""
-    doc = sample.get("doc")
-    choices = doc.get("choices") if isinstance(doc, dict) else None
-    options = [f"\n({chr(65 + i)}) {c}" for i, c in enumerate(choices)] if isinstance(choices, list) else []
-    question = clean(prompt_of(sample) + "".join(options), used.max_characters)
-    gold = clean(sample.get("target", ""), 400)
-    return texts.add(question), texts.add(gold), clean(sample.get("category") or "", 80)
+    options = [f"\n({chr(65 + i)}) {c}" for i, c in enumerate(sample.doc.choices)]
+    question = clean(sample.doc.question + "".join(options), used.max_characters)
+    gold = clean(sample.target, 400)
+    return texts.add(question), texts.add(gold), clean(sample.category, 80)
 
 
-def _answer(sample: dict[str, Any], texts: _Texts, used: Limits) -> tuple[int, int, int]:
+def _answer(sample: SampleRow, texts: _Texts, used: Limits) -> tuple[int, int, int]:
     """Right (0 or 1), text, notes."""
-    notes = [f"{sample['length']} tokens"] if isinstance(sample.get("length"), int) else []
-    notes += [clean(sample[k], 60) for k in NOTES if sample.get(k)]
-    text = clean(first_text(sample.get("resps")), used.max_characters)
-    return int(sample.get("accuracy") == 1), texts.add(text), texts.add(" · ".join(notes))
+    notes = [f"{sample.length} tokens"] if sample.length else []
+    notes += [clean(text, 60) for text in (sample.note, sample.finish) if text]
+    text = clean(sample.response, used.max_characters)
+    return int(sample.accuracy == 1), texts.add(text), texts.add(" · ".join(notes))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from evals.samples import SampleRow, read_samples
 from lmmr1.types import UserError
-from reports.files import read_jsonl, read_text
+from reports.files import read_text
 from reports.layout import BASELINE, CONTRASTS, Benchmark, columns
-from reports.statistics import Interval, difference_interval, score_interval
+from reports.statistics import Design, Interval, difference_interval, score_interval
 
 Cells = dict[tuple[str, str], pd.DataFrame]
 """(arm, benchmark) -> per-item scores (k seeds, n items): index seed, columns item id, both sorted."""
@@ -81,35 +81,33 @@ def load_cells(scores: pd.DataFrame) -> Cells:
 
 
 def _item_scores(row: tuple) -> pd.Series:
-    """Per-item accuracy, sorted by id. For a macro average over categories each item weighs n / (C n_category).
-
-    An agent's items are levels: the mean over its repeats of the score / 100.
-    """
-    if row.metric == "score":
-        return _level_scores(row)
+    """Per-item accuracy, sorted by id; an agent's items are levels: the mean over its repeats of the score / 100."""
+    unit = 100 if row.metric == "score" else 1
     samples = pd.DataFrame(
-        [(str(s.get("doc_id")), s.get("accuracy"), str(s.get("category"))) for s in read_jsonl(Path(row.samples))],
-        columns=["doc_id", "accuracy", "category"],
+        [(str(s.doc_id), _value(s, row) / unit, s.category) for s in read_samples(Path(row.samples))],
+        columns=["doc_id", "value", "category"],
     )
-    if samples.doc_id.duplicated().any():
+    if row.metric != "score" and samples.doc_id.duplicated().any():
         raise UserError(f"{row.samples}: doc_id {samples.doc_id[samples.doc_id.duplicated()].iloc[0]} is there twice")
-    if not samples.accuracy.map(lambda a: isinstance(a, bool | int | float)).all():
-        raise UserError(f"{row.samples}: accuracy is missing or not a number; run the evaluation again")
-    values = samples.accuracy.astype(float)
+    items = samples.groupby("doc_id").agg(value=("value", "mean"), category=("category", "first"))
+    values = items.value
     if row.aggregation == "macro":
-        sizes = samples.groupby("category").category.transform("size")
-        values = values * len(samples) / (samples.category.nunique() * sizes)
+        values = values * macro_weights(items.category)
     _require_as_recorded(row, values)
-    return pd.Series(values.to_numpy(), index=pd.Index(samples.doc_id, name="doc_id")).sort_index()
+    return values.rename(None)
 
 
-def _level_scores(row: tuple) -> pd.Series:
-    samples = [(str(s.get("doc_id")), s.get("score")) for s in read_jsonl(Path(row.samples))]
-    if not all(isinstance(score, int | float) and math.isfinite(score) for _, score in samples):
-        raise UserError(f"{row.samples}: score is missing or not a number; run the evaluation again")
-    levels = pd.DataFrame(samples, columns=["doc_id", "score"]).groupby("doc_id").score.mean() / 100
-    _require_as_recorded(row, levels)
-    return levels.sort_index()
+def macro_weights(categories: pd.Series) -> np.ndarray:
+    """(n,) n / (C n_category), with which the plain mean of C categories' items is the mean of their means."""
+    sizes = categories.groupby(categories).transform("size").to_numpy(float)
+    return len(categories) / (categories.nunique() * sizes)
+
+
+def _value(sample: SampleRow, row: tuple) -> float:
+    try:
+        return sample.value(row.metric)
+    except ValueError as e:
+        raise UserError(f"{row.samples}: {e}; run the evaluation again") from None
 
 
 def _require_as_recorded(row: tuple, values: pd.Series) -> None:
@@ -121,32 +119,25 @@ def _require_as_recorded(row: tuple, values: pd.Series) -> None:
 
 
 def load_items(row: pd.Series) -> pd.DataFrame:
-    """What groups the items of one record: index doc_id (sorted), columns `problem` and `category`.
-
-    `problem` is the sample's (or its doc's) field of that name, which items that ask the same problem share, as
-    MathVerse's five versions do; without it each item is its own problem.
-    """
-    rows = []
-    for sample in read_jsonl(Path(row.samples)):
-        doc = sample.get("doc")
-        problem = sample.get("problem", doc.get("problem") if isinstance(doc, dict) else None)
-        item = str(sample.get("doc_id"))
-        rows.append([item, item if problem is None else str(problem), str(sample.get("category"))])
-    frame = pd.DataFrame(rows, columns=["doc_id", "problem", "category"]).drop_duplicates(
-        "doc_id"
-    )  # repeats of a level
-    return frame.set_index("doc_id").sort_index()
+    """What groups the items of one record: index doc_id (sorted), columns `problem`, which items that ask the same
+    problem share (MathVerse's five versions do), and `category`."""
+    rows = [(str(s.doc_id), s.problem, s.category) for s in read_samples(Path(row.samples))]
+    frame = pd.DataFrame(rows, columns=["doc_id", "problem", "category"])
+    return frame.drop_duplicates("doc_id").set_index("doc_id").sort_index()  # repeats of a level are one item
 
 
-def problem_labels(items: pd.DataFrame) -> np.ndarray | None:
-    """The problem that each item (in `load_items`' order, that of the cells) belongs to; None where none is shared."""
-    return items.problem.to_numpy(str) if items.problem.duplicated().any() else None
+def design_of(items: pd.DataFrame, macro: bool) -> Design:
+    """The design of items (`load_items`, in the order of the cells): problems that are shared, categories of a macro
+    average."""
+    clusters = items.problem.to_numpy(str) if items.problem.duplicated().any() else None
+    strata = items.category.to_numpy(str) if macro and items.category.nunique() > 1 else None
+    return Design(clusters, strata)
 
 
-def _clusters(scores: pd.DataFrame) -> dict[str, np.ndarray | None]:
-    """`problem_labels` of each benchmark, from the items of its first record."""
+def load_designs(scores: pd.DataFrame) -> dict[str, Design]:
+    """The design of each benchmark, from the items of its first record."""
     firsts = scores.drop_duplicates("benchmark")
-    return {row.benchmark: problem_labels(load_items(row)) for _, row in firsts.iterrows()}
+    return {row.benchmark: design_of(load_items(row), row.aggregation == "macro") for _, row in firsts.iterrows()}
 
 
 def require_same_items(path: str, ids: pd.Index, other_path: str, other: pd.Index) -> None:
@@ -169,13 +160,13 @@ def summarise(scores: pd.DataFrame, cells: Cells, benchmarks: list[Benchmark]) -
     for (arm, benchmark), cell in cells.items():
         base = cells[BASELINE, benchmark]
         require_same_items(f"{benchmark} of arm {arm}", cell.columns, f"arm {BASELINE}", base.columns)
-    rows, labels = [], _clusters(scores)
+    rows, designs = [], load_designs(scores)
     for arm in arms:
         for name, _, members in columns(benchmarks):
             parts, base = _parts(cells, arm, members), _parts(cells, BASELINE, members)
-            clusters = [labels[b.name] for b in members]
-            mean = score_interval(parts, clusters)
-            diff = difference_interval(parts, base, clusters) if arm != BASELINE else Interval(*[np.nan] * 3)
+            of = [designs[b.name] for b in members]
+            mean = score_interval(parts, of)
+            diff = difference_interval(parts, base, of) if arm != BASELINE else Interval(*[np.nan] * 3)
             sources = _sources(scores, arm, members)
             rows.append(
                 [
@@ -209,11 +200,11 @@ def summarise_contrasts(scores: pd.DataFrame, cells: Cells, benchmarks: list[Ben
     for (arm, against), b in ((pair, b) for pair in pairs for b in benchmarks):
         ids, other = cells[arm, b.name].columns, cells[against, b.name].columns
         require_same_items(f"{b.name} of arm {arm}", ids, f"arm {against}", other)
-    rows, labels = [], _clusters(scores) if pairs else {}
+    rows, designs = [], load_designs(scores) if pairs else {}
     for arm, against in pairs:
         for name, _, members in columns(benchmarks):
             parts, base = _parts(cells, arm, members), _parts(cells, against, members)
-            diff = difference_interval(parts, base, [labels[b.name] for b in members])
+            diff = difference_interval(parts, base, [designs[b.name] for b in members])
             sources = pd.concat([_sources(scores, a, members) for a in (arm, against)])
             seeds = [_joined(cells[a, members[0].name].index) for a in (arm, against)]
             estimate = [diff.mean, diff.low, diff.high, diff.p, sum(p.shape[1] for p in parts)]

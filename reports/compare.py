@@ -10,14 +10,15 @@ import pandas as pd
 
 from evals.records import read_records
 from lmmr1.types import UserError
-from reports.cells import Cells, load_items, problem_labels
+from reports.cells import Cells, design_of, load_designs, load_items
+from reports.comparable import Taken, differences
 from reports.folders import common_benchmarks, folder_scores, load_paired
 from reports.paired import clustered_bootstrap
 from reports.rules import Rules
 from reports.scores import check_protocols
-from reports.statistics import Interval, difference_interval, published_interval
+from reports.statistics import Design, Interval, difference_interval, published_interval
 from reports.unpaired import Share, effective_n
-from reports.verdicts import Verdict, judge_family, protocol_distance
+from reports.verdicts import Verdict, judge_family
 from reproduce.published import Cell, Registry
 
 MEAN = "mean"
@@ -64,18 +65,18 @@ def _paired(
     names: list[str], cells: Cells, items: dict[str, pd.DataFrame], arms: tuple[str, str], rows: pd.DataFrame
 ) -> Difference:
     parts, base = ([cells[arm, name].to_numpy() for name in names] for arm in arms)
-    clusters = [problem_labels(items[name]) for name in names]
+    macro = {name: (rows[rows.benchmark == name].aggregation == "macro").all() for name in names}
+    designs = [design_of(items[name], macro[name]) for name in names]
     bootstrap, points = None, (rows[rows.benchmark.isin(names)].metric == "score").all()
-    if len(names) == 1 and not points:
-        macro = (rows[rows.benchmark == names[0]].aggregation == "macro").all()
-        if macro or clusters[0] is not None:
-            bootstrap = _bootstrap(parts[0].mean(axis=0) - base[0].mean(axis=0), items[names[0]], macro)
+    if len(names) == 1 and not points and not designs[0].plain:
+        of = (items[names[0]], macro[names[0]])
+        bootstrap = _bootstrap(parts[0].mean(axis=0) - base[0].mean(axis=0), *of)
     return Difference(
         column=names[0] if len(names) == 1 else MEAN,
         n=sum(p.shape[1] for p in parts),
         first=float(np.mean([p.mean() for p in parts])),
         second=float(np.mean([b.mean() for b in base])),
-        interval=difference_interval(parts, base, clusters, bool(points)),
+        interval=difference_interval(parts, base, designs, bool(points)),
         seeds=(len(parts[0]), len(base[0])),
         bootstrap=bootstrap,
     )
@@ -111,23 +112,22 @@ def compare_published(
             f"{', '.join(dict.fromkeys(first.benchmark))}; it has {', '.join(printed)}; give records instead"
         )
     for name in names:
-        record = read_records(Path(first[first.benchmark == name].record.iloc[0]))[0]
-        differs = record_distance(record.protocol, record.n, printed[name], rules.must_match_score)
+        differs = differences(taken_of(first[first.benchmark == name].iloc[0]), printed[name], rules.must_match_score)
         if differs and not cross_protocol:
             raise UserError(
                 f"{name} was not measured as the printed value {printed[name].id}: {'; '.join(differs)}; give records "
                 "of another checkpoint, or --allow-cross-protocol to compare all the same"
             )
     cells = load_paired([first], names)
-    items = {name: load_items(first[first.benchmark == name].iloc[0]) for name in names}
+    designs = load_designs(first[first.benchmark.isin(names)])
     arm = str(first.arm.iloc[0])
     shares = {name: printed_share(printed[name], rules) for name in names}
-    found = [_against_printed([name], cells, items, arm, shares) for name in names]
-    return [*found, _against_printed(names, cells, items, arm, shares)] if len(names) > 1 else found
+    found = [_against_printed([name], cells, designs, arm, shares) for name in names]
+    return [*found, _against_printed(names, cells, designs, arm, shares)] if len(names) > 1 else found
 
 
 def _against_printed(
-    names: list[str], cells: Cells, items: dict[str, pd.DataFrame], arm: str, shares: dict[str, Share]
+    names: list[str], cells: Cells, designs: dict[str, Design], arm: str, shares: dict[str, Share]
 ) -> Difference:
     parts = [cells[arm, name].to_numpy() for name in names]
     return Difference(
@@ -135,7 +135,7 @@ def _against_printed(
         n=sum(p.shape[1] for p in parts),
         first=float(np.mean([p.mean() for p in parts])),
         second=float(np.mean([shares[name].value for name in names])),
-        interval=published_interval(parts, [shares[n] for n in names], [problem_labels(items[n]) for n in names]),
+        interval=published_interval(parts, [shares[n] for n in names], [designs[n] for n in names]),
         seeds=(len(parts[0]), 0),
     )
 
@@ -153,10 +153,9 @@ def printed_share(cell: Cell, rules: Rules) -> Share:
     return Share(cell.value / 100, effective_n(cell.spec.n or 0, cell.spec.per_problem, rules.icc))
 
 
-def record_distance(protocol: object, n: int, cell: Cell, fields: tuple[str, ...] | None = None) -> list[str]:
-    """`verdicts.protocol_distance` of a record's protocol (a frozen record)."""
-    values = {f: getattr(protocol, f) for f in protocol.__dataclass_fields__}  # type: ignore[attr-defined]
-    return protocol_distance(values, n, cell, fields)
+def taken_of(row: pd.Series) -> Taken:
+    """What a headline row (see reports.scores.COLUMNS) was computed from."""
+    return Taken(read_records(Path(row.record))[0].protocol, int(row.n), load_items(row).category.nunique())
 
 
 def verdicts_of(differences: list[Difference], rules: Rules) -> list[Verdict]:

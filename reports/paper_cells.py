@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 
 from evals.records import read_records
-from reports.cells import Cells, load_items, problem_labels
-from reports.compare import printed_share, record_distance
+from reports.cells import Cells, design_of, load_items, macro_weights
+from reports.comparable import Taken, differences, prompt_change
+from reports.compare import printed_share
 from reports.layout import AGENT_CONTRAST, AGENTS, AVERAGES, BASELINE, GROUP_TITLES, PLAYERS, Benchmark, columns
 from reports.rules import Rules
-from reports.statistics import Interval, against_printed, difference_interval, score_interval
+from reports.statistics import Design, Interval, against_printed, difference_interval, score_interval
 from reports.unpaired import Gap, Share, Z, average_difference
-from reports.verdicts import NOT_COMPARABLE, judge_family
+from reports.verdicts import NOT_COMPARABLE, ONE_RUN, judge_family
 from reproduce.published import Cell, Column, Registry
 
 Kind = Literal["score", "gain", "contrast"]
@@ -79,10 +80,12 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Per-item scores of a column for one arm: (k, n), whose mean is the column's value, and problem labels (n,)."""
+    """Per-item scores of a column for one arm: (k, n), whose mean is the column's value, and how the items hang
+    together."""
 
     scores: np.ndarray
-    clusters: np.ndarray | None
+    design: Design
+    taken: Taken
 
 
 class Measured:
@@ -91,9 +94,9 @@ class Measured:
     def __init__(self, scores: pd.DataFrame, cells: Cells, registry: Registry) -> None:
         self.scores, self.cells, self.registry = scores, cells, registry
         self._parts: dict[tuple[str, str, tuple[str, ...], bool], Part | None] = {}
-        self.items = {
-            name: load_items(rows.iloc[0]) for name, rows in scores.groupby("benchmark", sort=False) if len(rows)
-        }
+        firsts = scores.drop_duplicates("benchmark")
+        self.items = {row.benchmark: load_items(row) for _, row in firsts.iterrows()}
+        self.macro = {row.benchmark: row.aggregation == "macro" for _, row in firsts.iterrows()}
 
     @property
     def arms(self) -> list[str]:
@@ -116,15 +119,18 @@ class Measured:
         if cell is None:
             return None
         items = self.items[benchmark].loc[cell.columns]
+        scores = cell.to_numpy() / (macro_weights(items.category) if self.macro[benchmark] else 1)
         chosen = np.ones(len(items), bool) if not subset else items.category.isin(subset).to_numpy()
         if chosen.sum() < 2 or not set(subset) <= set(items.category):
             return None
-        scores = cell.to_numpy()[:, chosen]
-        if macro and subset:
-            kept = items[chosen]
-            sizes = kept.groupby("category").category.transform("size").to_numpy(float)
-            scores = scores * chosen.sum() / (kept.category.nunique() * sizes)
-        return Part(scores, problem_labels(items[chosen]))
+        kept, scores = items[chosen], scores[:, chosen]
+        if macro:
+            scores = scores * macro_weights(kept.category)
+        return Part(scores, design_of(kept, macro), self._taken(arm, benchmark, kept))
+
+    def _taken(self, arm: str, benchmark: str, items: pd.DataFrame) -> Taken:
+        rows = self.scores[(self.scores.arm == arm) & (self.scores.benchmark == benchmark)]
+        return Taken(read_records(Path(rows.iloc[0].record))[0].protocol, len(items), items.category.nunique())
 
     def parts(self, arm: str, column: SheetColumn, sheet: Sheet) -> list[Part] | None:
         """One part, or one per member of an average; None unless all are measured."""
@@ -137,9 +143,9 @@ class Measured:
 
     def _column(self, arm: str, column: SheetColumn) -> Part | None:
         if column.printed is None:
-            return self.part(arm, column.name, (), False)
+            return self.part(arm, column.name, (), self.macro.get(column.name, False))
         spec = self.registry.column(column.printed)
-        return self.part(arm, str(spec.benchmark), spec.subset, spec.aggregation == "macro")
+        return self.part(arm, *_cut_of(spec))
 
     def rows(self, arm: str, column: SheetColumn, sheet: Sheet) -> pd.DataFrame:
         """The score rows (see reports.scores.COLUMNS) behind a cell."""
@@ -228,6 +234,7 @@ def sheet_cells(sheet: Sheet, measured: Measured, rules: Rules) -> pd.DataFrame:
 
 def _kind_cells(kind: Kind, sheet: Sheet, measured: Measured, rules: Rules) -> pd.DataFrame:
     rows, family, at = [], [], []
+    remarks: dict[int, list[str]] = {}
     unit = 100.0
     for printed_row, arm in _rows_of(kind, sheet, measured.registry):
         for column in sheet.columns:
@@ -243,6 +250,7 @@ def _kind_cells(kind: Kind, sheet: Sheet, measured: Measured, rules: Rules) -> p
                     diff = against_printed(interval, printed.difference, (printed.half_width / Z) ** 2)
                     family.append((column.name, diff, n))
                     at.append(len(rows))
+                    remarks[len(rows)] = _remarks(kind, str(arm), column, sheet, measured)
             value = math.nan if printed is None else printed.difference * unit
             of = [kind, printed_row or "", arm or "", column.name, value, _printed_n(column, measured.registry)]
             differences = [unit * diff.mean, unit * diff.low, unit * diff.high]
@@ -250,7 +258,8 @@ def _kind_cells(kind: Kind, sheet: Sheet, measured: Measured, rules: Rules) -> p
     frame = pd.DataFrame(rows, columns=CSV_COLUMNS)
     averages = tuple(c.name for c in sheet.columns if c.members)
     for where, verdict in zip(at, judge_family(family, rules, averages) if family else [], strict=True):
-        frame.loc[where, ["p", "verdict", "reason"]] = [verdict.p, verdict.word, verdict.reason]
+        reason = "; ".join([verdict.reason, *remarks[where]])
+        frame.loc[where, ["p", "verdict", "reason"]] = [verdict.p, verdict.word, reason]
     return frame
 
 
@@ -327,15 +336,15 @@ def _interval(
     parts = None if arm is None else measured.parts(arm, column, sheet)
     if parts is None:
         return None, 0
-    arrays, clusters = [p.scores for p in parts], [p.clusters for p in parts]
+    arrays, designs = [p.scores for p in parts], [p.design for p in parts]
     n = sum(a.shape[1] for a in arrays)
     points = measured.registry.tables[sheet.table].unit == "points"
     if kind == "score":
-        return score_interval(arrays, clusters, points), n
+        return score_interval(arrays, designs, points), n
     base = measured.parts(_held_against(kind), column, sheet)
     if base is None:
         return None, 0
-    return difference_interval(arrays, [b.scores for b in base], clusters, points), n
+    return difference_interval(arrays, [b.scores for b in base], designs, points), n
 
 
 def _measured_facts(
@@ -361,19 +370,41 @@ def _measured_facts(
 def _differs(
     kind: Kind, row: str | None, arm: str | None, column: SheetColumn, sheet: Sheet, measured: Measured, rules: Rules
 ) -> list[str]:
-    """In what the measurement of a cell differs from the printed one, for its column or for the columns it averages."""
+    """In what the measurement of a cell differs from the printed one, for its column or for the columns it averages; of
+    a difference between two arms, at either end."""
     registry = measured.registry
     if row is None or column.printed is None:
         return []
     fields = rules.must_match_score if kind == "score" else rules.must_match_gain
-    found = []
+    ends = [(row, str(arm))]
+    if kind != "score":
+        other = _held_against(kind)
+        ends += [(registry.arms[other], other)] if registry.arms[other] in registry.tables[sheet.table].rows else []
+    found: dict[str, None] = {}
     for name in column.members or (column.name,):
-        cell = _twin(registry.cell(f"{sheet.table}.{row}.{name}"), registry)
-        rows = measured.scores[(measured.scores.arm == arm) & (measured.scores.benchmark == cell.spec.benchmark)]
-        record = read_records(Path(rows.iloc[0].record))[0]
-        part = measured.part(str(arm), str(cell.spec.benchmark), cell.spec.subset, False)
-        of = fields if not cell.spec.subset else tuple(f for f in fields if f != "aggregation")  # ours is as printed
-        n = record.n if part is None else part.scores.shape[1]
         prefix = f"{name} " if column.members else ""
-        found += [prefix + text for text in record_distance(record.protocol, n, cell, of)]
+        for at, (of_row, of_arm) in enumerate(ends):
+            cell = _twin(registry.cell(f"{sheet.table}.{of_row}.{name}"), registry)
+            part = measured.part(of_arm, *_cut_of(cell.spec))
+            texts = differences(part.taken, cell, fields) if part else []
+            found |= dict.fromkeys(f"{prefix}{'at the baseline ' * bool(at and kind == 'gain')}{t}" for t in texts)
+    return list(found)
+
+
+def _cut_of(spec: Column) -> tuple[str, tuple[str, ...], bool]:
+    """What `Measured.part` needs for a printed column: benchmark, categories, whether each category weighs alike."""
+    return str(spec.benchmark), spec.subset, spec.aggregation == "macro"
+
+
+def _remarks(kind: Kind, arm: str, column: SheetColumn, sheet: Sheet, measured: Measured) -> list[str]:
+    """What a reader of a verdict must know: a gain that holds a change of prompt, and a spread that is not in it."""
+    parts = measured.parts(arm, column, sheet) or []
+    found = []
+    if kind != "score":
+        base = measured.parts(_held_against(kind), column, sheet) or []
+        changes = {prompt_change(p.taken, b.taken) for p, b in zip(parts, base, strict=True)} - {""}
+        if changes:
+            found.append(f"both gains include the change of prompt {', '.join(sorted(changes))}")
+    if min(len(p.scores) for p in parts) == 1:
+        found.append(ONE_RUN)
     return found

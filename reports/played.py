@@ -18,12 +18,12 @@ from evals.agents import football, sokoban
 from evals.agents.football_field import picture
 from evals.agents.sokoban_view import strip
 from evals.records import Protocol, read_records
+from evals.samples import GameRow, read_samples
 from lmmr1.sokoban import Level
 from lmmr1.types import UserError
 from reports.answers import Limits
-from reports.files import read_jsonl
 from reports.layout import Benchmark
-from reports.samples import clean, first_text
+from reports.samples import clean
 
 PLAYED_RULE = (
     "The same levels for every arm, evenly spaced over the level file, of the first seed and repeat, not the best. "
@@ -62,25 +62,25 @@ def _shown(scores: pd.DataFrame, benchmark: Benchmark, count: int) -> Iterator[d
         protocol = read_records(Path(first.record))[0].protocol
         if protocol.decoding.get("environment") not in ("sokoban", "field"):
             continue  # the real pitch cannot be redrawn here
-        samples = [s for s in read_jsonl(Path(first.samples)) if s.get("repeat") == 0]
+        samples = [s for s in read_samples(Path(first.samples)) if isinstance(s, GameRow) and s.repeat == 0]
         for i in range(min(count, len(samples))):
             yield _one(str(arm), samples[i * len(samples) // min(count, len(samples))], protocol, first.samples)
 
 
-def _one(arm: str, sample: dict[str, Any], protocol: Protocol, where: str) -> dict[str, Any]:
+def _one(arm: str, sample: GameRow, protocol: Protocol, where: str) -> dict[str, Any]:
     """One episode: picture, score and texts, clean but not yet HTML."""
     try:
         image, answer = _sheet(sample, protocol)
-        level, score = sample["doc"]["id"], float(sample["score"])
-    except (KeyError, TypeError, ValueError, AttributeError, UserError) as e:
-        raise UserError(f"{where}, doc_id {sample.get('doc_id')}: cannot be redrawn ({e}); evaluate again") from None
+        level, score = sample.doc.id, sample.score
+    except (KeyError, TypeError, ValueError, UserError) as e:
+        raise UserError(f"{where}, doc_id {sample.doc_id}: cannot be redrawn ({e}); evaluate again") from None
     buffer = io.BytesIO()
     image.save(buffer, format="WEBP", quality=QUALITY, method=2)
     return {
         "arm": arm,
         "level": clean(level, 60),
         "score": f"{score:.1f}",
-        "note": clean(sample.get("note", ""), 160),
+        "note": clean(sample.note, 160),
         "answer": clean(answer, TEXT),
         "alt": f"level {clean(level, 60)} as played by {arm}",
         "width": image.width,
@@ -89,13 +89,13 @@ def _one(arm: str, sample: dict[str, Any], protocol: Protocol, where: str) -> di
     }
 
 
-def _sheet(sample: dict[str, Any], protocol: Protocol) -> tuple[Image.Image, str]:
+def _sheet(sample: GameRow, protocol: Protocol) -> tuple[Image.Image, str]:
     """The strip and the text that is shown with it: the answer, or the moves of many answers."""
     if protocol.decoding["environment"] == "field":
         frames = football.replay(sample, protocol.decoding["seed"])
-        return _film([picture(frames[i], WIDTH) for i in _spread(len(frames))]), sample["filtered_resps"][0]
-    answer = first_text(sample["resps"])
-    episode = sokoban.play_answer(Level.parse(sample["doc"]["level"]), protocol.prompt, answer)  # type: ignore[arg-type]
+        return _film([picture(frames[i], WIDTH) for i in _spread(len(frames))]), sample.filtered_resps[0]
+    answer = sample.response
+    episode = sokoban.play_answer(Level.parse(sample.doc.level), protocol.prompt, answer)  # type: ignore[arg-type]
     return strip(episode.states, episode.parsed.actions, CELL, FRAMES, FRAMES), answer
 
 

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 
 from lmmr1.types import UserError
-from reports.cells import Cells, headline, load_cells, require_same_items
+from reports.cells import Cells, headline, load_cells, load_designs, require_same_items
 from reports.files import read_text, run_cli, write_text
 from reports.layout import BASELINE, Benchmark, add_benchmarks_argument, arm_title, columns, parse_benchmarks
 from reports.scores import read_scores
-from reports.statistics import Interval, difference_interval, score_interval
+from reports.statistics import Design, Interval, difference_interval, score_interval
 from reports.tables import difference_texts, escape_markdown, mean_cell
 
 COLUMNS = ["arm", "style", "column", "mean", "low", "high", "best", "diff", "diff_low", "diff_high", "p", "n"]
@@ -52,7 +52,7 @@ def read_styles(paths: list[Path], benchmarks: list[Benchmark]) -> pd.DataFrame:
 
 def summarise(scores: pd.DataFrame, benchmarks: list[Benchmark]) -> pd.DataFrame:
     """One row per arm, style and column (see COLUMNS). Raises UserError without a baseline, or where items differ."""
-    cells = load_cells(scores)
+    cells, designs = load_cells(scores), load_designs(scores)
     names = list(dict.fromkeys(scores.arm))
     of_base = [name for name in names if name.split(_BETWEEN)[0] == BASELINE]
     if not of_base:
@@ -62,7 +62,9 @@ def summarise(scores: pd.DataFrame, benchmarks: list[Benchmark]) -> pd.DataFrame
         require_same_items(f"{benchmark} of {name!r}", cell.columns, f"arm {BASELINE}", first.columns)
     best = {column: _best(cells, of_base, members) for column, _, members in columns(benchmarks)}
     rows = [
-        _row(cells, name, column, members, best[column]) for name in names for column, _, members in columns(benchmarks)
+        _row(cells, designs, name, column, members, best[column])
+        for name in names
+        for column, _, members in columns(benchmarks)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -72,10 +74,13 @@ def _best(cells: Cells, of_base: list[str], members: tuple[Benchmark, ...]) -> s
     return max(of_base, key=lambda name: float(np.mean([cells[name, b.name].to_numpy().mean() for b in members])))
 
 
-def _row(cells: Cells, name: str, column: str, members: tuple[Benchmark, ...], best: str) -> list[Any]:
+def _row(
+    cells: Cells, designs: dict[str, Design], name: str, column: str, members: tuple[Benchmark, ...], best: str
+) -> list[Any]:
     parts, base = ([cells[n, b.name].to_numpy() for b in members] for n in (name, best))
-    mean = score_interval(parts)
-    diff = Interval(*[np.nan] * 3) if name == best else difference_interval(parts, base)
+    of = [designs[b.name] for b in members]
+    mean = score_interval(parts, of)
+    diff = Interval(*[np.nan] * 3) if name == best else difference_interval(parts, base, of)
     arm, style = name.split(_BETWEEN)
     about = [diff.mean, diff.low, diff.high, diff.p, sum(p.shape[1] for p in parts)]
     return [arm, style, column, mean.mean, mean.low, mean.high, best.split(_BETWEEN)[1], *about]

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from evals.samples import read_samples
 from reports.cells import headline
-from reports.files import read_jsonl, run_cli, write_text
+from reports.files import run_cli, write_text
 from reports.layout import BASELINE, add_benchmarks_argument, arm_title, parse_benchmarks
 from reports.scores import read_scores
 
@@ -35,9 +36,9 @@ def rates(scores: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     for (arm, benchmark), rows in scores.groupby(["arm", "benchmark"], sort=False):
-        samples = [sample for path in rows.samples for sample in read_jsonl(Path(path))]
-        cut = sum(sample.get("finish") == "length" for sample in samples) / len(samples)
-        lost = sum(sample.get("note") in NO_ANSWER for sample in samples) / len(samples)
+        samples = [sample for path in rows.samples for sample in read_samples(Path(path))]
+        cut = sum(sample.finish == "length" for sample in samples) / len(samples)
+        lost = sum(sample.note in NO_ANSWER for sample in samples) / len(samples)
         found.append([arm, benchmark, len(samples), cut, lost])
     table = pd.DataFrame(found, columns=COLUMNS[:-1])
     baseline = table[table.arm == BASELINE].set_index("benchmark").no_answer

@@ -13,7 +13,17 @@ from reproduce.plan import read_yaml
 
 RULES_FILE = Path(__file__).parent.parent / "config/verdicts.yaml"
 Comparable = Literal[
-    "n", "aggregation", "prompt", "temperature", "max_new_tokens", "judge", "max_pixels", "harness", "levels"
+    "n",
+    "aggregation",
+    "prompt",
+    "temperature",
+    "max_new_tokens",
+    "repetition_penalty",
+    "judge",
+    "max_pixels",
+    "harness",
+    "levels",
+    "data",
 ]
 
 

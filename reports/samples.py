@@ -62,25 +62,6 @@ def _visible(match: re.Match[str]) -> str:
     return f"[U+{code:04X}]" if turns else "\ufffd"
 
 
-def prompt_of(sample: dict[str, Any]) -> str:
-    """The question: `prompt`, or a text of lm-eval's `doc`, or its first argument; empty where there is none."""
-    doc = sample.get("doc")
-    options = [
-        sample.get("prompt"),
-        *(doc.get(k) for k in ("question", "problem", "prompt") if isinstance(doc, dict)),
-        sample.get("question"),
-        first_text(sample.get("arguments")),
-    ]
-    return next((o for o in options if isinstance(o, str) and o), "")
-
-
-def first_text(value: object) -> str:
-    """The first text in nested lists or dicts, as lm-eval stores responses and arguments."""
-    while isinstance(value, list | dict) and value:
-        value = value[0] if isinstance(value, list) else next(iter(value.values()))
-    return value if isinstance(value, str) else ""
-
-
 def pick_training(completions: list[Path], each: int = 4) -> list[Answer]:
     """The first `each` completions of the first and of the last step, from the first file of every arm.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from evals.protocols import prompts_may_differ
 from evals.records import Protocol, read_records
 from lmmr1.types import UserError
 from reports.files import read_text, run_cli, run_of, write_text
@@ -30,12 +31,20 @@ COLUMNS = [
     "stderr",
     "n",
     "checkpoint",
+    "protocol",
+    "prompt",
     "protocol_hash",
+    "settings_hash",
     "record",
     "samples",
     "aggregation",
 ]
-"""`value` and `stderr` in [0, 1]; `record` and `samples` are paths relative to the working directory."""
+"""`value` and `stderr` in [0, 1]; `settings_hash`: of the protocol without its prompt; `record` and `samples` are paths
+relative to the working directory."""
+
+
+TEXTS = ("checkpoint", "protocol", "prompt", "protocol_hash", "settings_hash", "subset")
+"""Columns that are texts whatever they look like."""
 
 
 def collect(records: list[Path]) -> pd.DataFrame:
@@ -70,7 +79,10 @@ def record_rows(path: Path, profile: str, arm: str, seed: int) -> pd.DataFrame:
             r.stderr,
             r.n,
             r.checkpoint,
+            r.protocol.protocol,
+            r.protocol.prompt,
             r.protocol.hash,
+            r.protocol.settings_hash,
             str(path),
             str(path.parent / r.samples),
             r.protocol.aggregation,
@@ -92,16 +104,33 @@ def check(scores: pd.DataFrame) -> None:
 
 
 def check_protocols(scores: pd.DataFrame) -> None:
-    """Raise UserError where one benchmark was measured in two ways, saying in what they differ."""
+    """Raise UserError where one benchmark was measured in two ways, saying in what they differ.
+
+    A protocol may ask the baseline and trained arms in different words (evals/protocols.yaml): that alone is allowed
+    between arms, though not between the runs of one.
+    """
+    for (_, benchmark), rows in scores.groupby(["arm", "benchmark"], sort=False):
+        _require_one(benchmark, rows, "protocol_hash")
     for benchmark, rows in scores.groupby("benchmark", sort=False):
-        firsts = rows.drop_duplicates("protocol_hash")
-        if len(firsts) > 1:
-            a, b = firsts.iloc[0], firsts.iloc[1]
-            difference = _difference(Path(a.record), Path(b.record))
-            raise UserError(
-                f"{b.record}: {benchmark} of arm {b.arm} was measured with protocol {b.protocol_hash}, arm {a.arm} "
-                f"with {a.protocol_hash} ({a.record}){difference}; evaluate both the same way"
-            )
+        allowed = [prompts_may_differ(protocol, benchmark) for protocol in dict.fromkeys(rows.protocol)]
+        differ = len(allowed) == 1 and set(rows.prompt) <= allowed[0]
+        _require_one(benchmark, rows, "settings_hash" if differ else "protocol_hash")
+
+
+def _require_one(benchmark: str, rows: pd.DataFrame, hashes: str) -> None:
+    firsts = rows.drop_duplicates(hashes)
+    if len(firsts) > 1:
+        a, b = firsts.iloc[0], firsts.iloc[1]
+        difference = _difference(Path(a.record), Path(b.record))
+        raise UserError(
+            f"{b.record}: {benchmark} of arm {b.arm} was measured with protocol {b.protocol_hash}, arm {a.arm} "
+            f"with {a.protocol_hash} ({a.record}){difference}; evaluate both the same way"
+        )
+
+
+def prompts_of(scores: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """{arm: the prompt styles that it was asked in}, in the order of the scores."""
+    return {str(arm): tuple(dict.fromkeys(rows.prompt)) for arm, rows in scores.groupby("arm", sort=False)}
 
 
 def _difference(a: Path, b: Path) -> str:
@@ -122,7 +151,7 @@ def read_scores(paths: list[Path]) -> pd.DataFrame:
     for path in paths:
         if not read_text(path).startswith(",".join(COLUMNS) + "\n"):
             raise UserError(f"{path}: not made by reports.scores (other columns); make it again")
-        frame = pd.read_csv(path, dtype={"checkpoint": str, "protocol_hash": str, "subset": str}, keep_default_na=False)
+        frame = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False)
         if frame.empty:
             raise UserError(f"{path}: holds no scores; run the evaluations of this arm first")
         frames.append(frame)

@@ -81,28 +81,44 @@ def wilson(mean: float, n: int) -> tuple[float, float]:
     return (0.0 if mean == 0 else centre - half), (1.0 if mean == 1 else centre + half)
 
 
-Clusters = Sequence[np.ndarray | None]
-"""Per benchmark (n,) labels of the problem that each item belongs to, or None where each item is its own problem."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Design:
+    """How the n items of one benchmark hang together; without labels they are independent and of one kind."""
+
+    clusters: np.ndarray | None = None
+    """(n,) labels of the problem that an item belongs to: items of one problem are not independent."""
+    strata: np.ndarray | None = None
+    """(n,) labels of the categories of a macro average: what differs between them is no sampling error."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the theory of independent items of one kind holds: Wilson's, Tango's, McNemar's."""
+        return self.clusters is None and self.strata is None
 
 
-def score_interval(parts: list[np.ndarray], clusters: Clusters | None = None, points: bool = False) -> Interval:
+INDEPENDENT = Design()
+Designs = Sequence[Design]
+"""One per benchmark."""
+
+
+def score_interval(parts: list[np.ndarray], designs: Designs | None = None, points: bool = False) -> Interval:
     """The unweighted mean of B benchmarks (B = 1: the benchmark itself) with its interval.
 
     parts: B arrays (k, n_b) with the same k seeds in the same order.
-    k = 1, no clusters and scores 0 or 1: Wilson for B = 1; for B > 1 MOVER: low = m - sqrt(sum_b (m_b - l_b)^2) / B,
+    k = 1, plain items and scores 0 or 1: Wilson for B = 1; for B > 1 MOVER: low = m - sqrt(sum_b (m_b - l_b)^2) / B,
     l_b Wilson's. It says nothing of seeds. Otherwise `_t_interval`, cut to [0, 1].
     points: an agent's scores / 100, which no limits hold and which are no proportions: `_t_interval` as it is.
     Raises UserError for a benchmark with fewer than 2 items.
     """
     _require_items(parts)
     mean = float(np.mean([p.mean() for p in parts]))
-    labels = clusters or [None] * len(parts)
-    items = _item_terms([p.mean(axis=0) for p in parts], labels, 0.0 if points else 1.0)
+    designs = designs or [INDEPENDENT] * len(parts)
+    items = _item_terms([p.mean(axis=0) for p in parts], designs, 0.0 if points else 1.0)
     if points:
         return _t_interval(mean, [_seed_term(parts)], items, -math.inf, math.inf)
     found = _t_interval(mean, [_seed_term(parts)], items, 0.0)
-    independent = all(c is None for c in labels)
-    if len(parts[0]) > 1 or not independent or any(not np.isin(p, (0, 1)).all() for p in parts):
+    plain = all(design.plain for design in designs)
+    if len(parts[0]) > 1 or not plain or any(not np.isin(p, (0, 1)).all() for p in parts):
         return found
     means = [float(p.mean()) for p in parts]
     ends = [wilson(m, p.shape[1]) for m, p in zip(means, parts, strict=True)]
@@ -112,34 +128,34 @@ def score_interval(parts: list[np.ndarray], clusters: Clusters | None = None, po
 
 
 def difference_interval(
-    parts: list[np.ndarray], base: list[np.ndarray], clusters: Clusters | None = None, points: bool = False
+    parts: list[np.ndarray], base: list[np.ndarray], designs: Designs | None = None, points: bool = False
 ) -> Interval:
     """The mean difference arm - base, paired by item, averaged over B benchmarks without weights.
 
     parts: B arrays (k, n_b); base: B arrays (k', n_b), of the baseline or of another arm, with the same items in the
     same order.
     Per item: mean over the arm's seeds minus mean over the base's runs; its variance over items / n_b is the item
-    part, or over clusters of items where they are given. Seed parts: of the arm (k > 1) and of the base (k' > 1), taken
-    as independent. See `_t_interval`; cut to [-1, 1]. One run against one, on one benchmark, right or wrong, has an
-    exact theory: Tango's interval, and McNemar's p. points: as for `score_interval`.
+    part, over clusters and within strata where the design has them. Seed parts: of the arm (k > 1) and of the base
+    (k' > 1), taken as independent. See `_t_interval`; cut to [-1, 1]. One run against one, on one benchmark of plain
+    items, right or wrong, has an exact theory: Tango's interval, and McNemar's p. points: as for `score_interval`.
     Raises UserError for a benchmark with fewer than 2 items.
     """
     _require_items(parts)
-    labels = clusters or [None] * len(parts)
+    designs = designs or [INDEPENDENT] * len(parts)
     items = [a.mean(axis=0) - b.mean(axis=0) for a, b in zip(parts, base, strict=True)]
     mean = float(np.mean([d.mean() for d in items]))
     seeds = [_seed_term(parts), _seed_term(base)]
     if points:
-        return _t_interval(mean, seeds, _item_terms(items, labels, 0.0), -math.inf, math.inf)
-    found = _t_interval(mean, seeds, _item_terms(items, labels), -1.0)
-    if _is_one_pair(parts, base, labels):
+        return _t_interval(mean, seeds, _item_terms(items, designs, 0.0), -math.inf, math.inf)
+    found = _t_interval(mean, seeds, _item_terms(items, designs), -1.0)
+    if _is_one_pair(parts, base, designs):
         pairs = discordance(parts[0][0], base[0][0])
         low, high = tango_interval(pairs)
         return replace(found, low=low, high=high, p=mcnemar_p(pairs), pairs=pairs)
     return found
 
 
-def published_interval(parts: list[np.ndarray], published: list[Share], clusters: Clusters | None = None) -> Interval:
+def published_interval(parts: list[np.ndarray], published: list[Share], designs: Designs | None = None) -> Interval:
     """Measured minus published, averaged over B benchmarks: unpaired, as a published share has no items.
 
     Both sides' sampling errors count. The published run saw the same items, so its errors are really correlated with
@@ -149,7 +165,7 @@ def published_interval(parts: list[np.ndarray], published: list[Share], clusters
     _require_items(parts)
     mean = float(np.mean([p.mean() - s.value for p, s in zip(parts, published, strict=True)]))
     printed = [(s.variance / len(parts) ** 2, math.inf) for s in published]
-    items = _item_terms([p.mean(axis=0) for p in parts], clusters or [None] * len(parts))
+    items = _item_terms([p.mean(axis=0) for p in parts], designs or [INDEPENDENT] * len(parts))
     return _t_interval(mean, [_seed_term(parts), *printed], items, -1.0)
 
 
@@ -161,9 +177,9 @@ def against_printed(measured: Interval, printed: float, variance: float) -> Inte
     )
 
 
-def _is_one_pair(parts: list[np.ndarray], base: list[np.ndarray], clusters: Clusters) -> bool:
+def _is_one_pair(parts: list[np.ndarray], base: list[np.ndarray], designs: Designs) -> bool:
     """One run against one on one benchmark of independent items that are right or wrong."""
-    one = len(parts) == len(parts[0]) == len(base[0]) == 1 and clusters[0] is None
+    one = len(parts) == len(parts[0]) == len(base[0]) == 1 and designs[0].plain
     return one and bool(np.isin(parts[0], (0, 1)).all() and np.isin(base[0], (0, 1)).all())
 
 
@@ -198,25 +214,44 @@ def _seed_term(parts: list[np.ndarray]) -> tuple[float, float]:
     return (float(per_seed.var(ddof=1)) / k, k - 1.0) if k > 1 else (0.0, 1.0)
 
 
-def _item_terms(items: list[np.ndarray], clusters: Clusters, floor: float = 1.0) -> list[tuple[float, float]]:
-    """Per benchmark (var_i / n_b / B^2, n_b - 1), benchmarks being independent samples of items.
+def _item_terms(items: list[np.ndarray], designs: Designs, floor: float = 1.0) -> list[tuple[float, float]]:
+    """Per benchmark (var_b / B^2, df_b), benchmarks being independent samples of items; see `_item_variance`.
 
-    With clusters: (C / (C - 1) sum_c (sum_{i in c} (d_i - mean))^2 / n_b^2 / B^2, C - 1), C the number of clusters.
-    The variance of the mean is never taken below (z / (n + z^2))^2: with it, items that are all alike get the
-    half-width z^2 / (n + z^2), which is Wilson's upper bound after 0 of n, instead of 0. `floor` scales that bound: 0
-    takes the variance as it is.
+    The variance is never taken below (z / (m + z^2))^2, m the independent units: with it, items that are all alike get
+    the half-width z^2 / (m + z^2), which is Wilson's upper bound after 0 of m, instead of 0. `floor` scales that bound:
+    0 takes the variance as it is.
     """
     terms = []
-    for d, labels in zip(items, clusters, strict=True):
-        sums = d - d.mean()
-        if labels is not None:
-            sums = np.bincount(np.unique(labels, return_inverse=True)[1], weights=sums)
-        count = len(sums)
-        if count < 2:
-            raise UserError(f"{count} problem(s) with {len(d)} items have no interval; evaluate at least 2 problems")
-        variance = count / (count - 1) * float((sums**2).sum()) / len(d) ** 2
-        terms.append((max(variance, floor * (Z / (count + Z**2)) ** 2) / len(items) ** 2, count - 1.0))
+    for d, design in zip(items, designs, strict=True):
+        variance, units, df = _item_variance(d, design)
+        terms.append((max(variance, floor * (Z / (units + Z**2)) ** 2) / len(items) ** 2, df))
     return terms
+
+
+def _item_variance(d: np.ndarray, design: Design) -> tuple[float, int, float]:
+    """Variance of the mean of d (n,), how many independent units are behind it, and its degrees of freedom.
+
+    sum_h C_h / (C_h - 1) sum_{c in h} (sum_{i in c} (d_i - mean_h))^2 / n^2 over strata h and their C_h clusters, as in
+    stratified cluster sampling (Cochran 1977, ch. 5 and 9); one stratum and clusters of one item: var(d) / n. A cluster
+    that lies in several strata is one unit of the whole: MathVerse's versions share their problems.
+    Raises UserError for fewer than 2 clusters.
+    """
+    n = len(d)
+    strata = np.zeros(n, int) if design.strata is None else np.unique(design.strata, return_inverse=True)[1]
+    means = np.bincount(strata, weights=d) / np.bincount(strata)
+    units = np.arange(n) if design.clusters is None else np.unique(design.clusters, return_inverse=True)[1]
+    sums = np.bincount(units, weights=d - means[strata])
+    count = len(sums)
+    if count < 2:
+        raise UserError(f"{count} problem(s) with {n} items have no interval; evaluate at least 2 problems")
+    first = np.unique(units, return_index=True)[1]
+    homes = strata[first]
+    if (homes[units] != strata).any():
+        return count / (count - 1) * float((sums**2).sum()) / n**2, count, count - 1.0
+    sizes = np.bincount(homes, minlength=len(means))
+    # a category with one item says nothing of its spread: it counts as it is, without the correction
+    factors = np.where(sizes > 1, sizes / np.maximum(sizes - 1, 1), 1.0)
+    return float((factors[homes] * sums**2).sum()) / n**2, count, float(max(count - len(means), 1))
 
 
 def _error(terms: list[tuple[float, float]]) -> tuple[float, float]:

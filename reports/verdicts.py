@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from reports.power import equivalence_error
 from reports.rules import Rules
 from reports.statistics import Interval, adjusted
-from reproduce.published import Cell
 
 REPRODUCED, HIGHER, LOWER = "reproduced", "higher", "lower"
 INCONCLUSIVE, NOT_COMPARABLE = "inconclusive", "not comparable"
+ONE_RUN = "one run: the spread over seeds is not in it"
+"""Stands behind every verdict on a single run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +83,3 @@ def judge_family(cells: list[tuple[str, Interval, int]], rules: Rules, averages:
         judge(diff, float(q), rules.margin_of(column), n, rules.power)
         for (column, diff, n), q in zip(cells, p, strict=True)
     ]
-
-
-def protocol_distance(protocol: dict[str, Any], n: int, cell: Cell, fields: tuple[str, ...] | None = None) -> list[str]:
-    """In what a measurement differs from a printed cell: `judge: none, printed: Qwen2.5-14B-Instruct` and so on.
-
-    protocol: of a record (fields of evals.records.Protocol); fields: what is compared, None for all that both name. A
-    field that the paper does not state cannot differ.
-    """
-    ours = {**protocol, **(protocol.get("decoding") or {}), "n": n}
-    theirs = {**cell.protocol, "n": cell.spec.n, "aggregation": cell.spec.aggregation}
-    ours["aggregation"] = {"mean": "pooled"}.get(str(ours.get("aggregation")), ours.get("aggregation"))
-    names = [f for f in theirs if f in ours] if fields is None else [f for f in fields if f in theirs]
-    shown = lambda value: "none" if value is None else value  # noqa: E731
-    return [f"{f}: {shown(ours.get(f))}, printed: {shown(theirs[f])}" for f in names if ours.get(f) != theirs[f]]

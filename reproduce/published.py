@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from evals.protocols import Role
 from lmmr1.config import Settings, parse_settings
 from lmmr1.types import UserError
 from reproduce.plan import load_arms, read_yaml
@@ -28,22 +29,28 @@ class Source(Settings):
     """Version of the paper, or None for what others published."""
 
 
+class Judge(Settings):
+    """Who judged, and at which temperature each kind of question was asked."""
+
+    model: str
+    temperature: dict[Literal["extract", "compare", "option"], float] = Field(min_length=1)
+
+
 class Protocol(Settings):
-    """How a column was measured, as far as it is known; None is `not known` except for `judge`, where it is none."""
+    """How a column was measured, as far as it is known; None is `not known`."""
 
     harness: str
     harness_version: str | None = None
     backend: str | None = None
     dtype: str | None = None
-    prompt: str | None = None
-    """Name of the prompt style, as records name it."""
+    prompt: dict[Role, str] | None = None
+    """Prompt style of each role, as records name it."""
     prompt_text: str | None = None
     temperature: float | None = None
     max_new_tokens: int | None = None
     repetition_penalty: float | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
-    judge: str | None = None
     levels: str | None = None
     """Level set of an agent benchmark, as records name it."""
 
@@ -64,6 +71,7 @@ class Column(Settings):
     aggregation: Literal["pooled", "macro", "reward", "mean of columns"] = "mean of columns"
     protocol: str | None = None
     judge: str | None = None
+    """Name in `judges`; None: nobody is asked."""
     mean_of: tuple[str, ...] = ()
     same_as: str | None = None
     notes: tuple[str, ...] = ()
@@ -83,6 +91,7 @@ class Row(Settings):
     """A model's printed values, in the order of the table's columns."""
 
     title: str
+    role: Role = "trained"
     values: tuple[float, ...]
     counts: tuple[int | None, ...] = ()
 
@@ -165,6 +174,8 @@ class Cell:
     source: str
     version: str | None
     protocol: dict[str, Any]
+    """How it was measured, `prompt` being that of the row; what is not known is not in it."""
+    judge: Judge | None
     conflicts: tuple[str, ...]
     """Other values that are published for it, and what is odd about its column."""
 
@@ -196,6 +207,7 @@ class Cell:
             "source": self.source,
             "version": self.version,
             "protocol": self.protocol,
+            "judge": None if self.judge is None else self.judge.model_dump(),
             "conflicts": list(self.conflicts),
         }
 
@@ -205,6 +217,7 @@ class Registry(Settings):
 
     sources: dict[str, Source]
     protocols: dict[str, Protocol]
+    judges: dict[str, Judge] = {}
     tables: dict[str, Table]
     statements: tuple[Statement, ...]
     elsewhere: tuple[Elsewhere, ...]
@@ -219,6 +232,8 @@ class Registry(Settings):
             for key, column in table.columns.items():
                 if column.protocol:
                     _known(column.protocol, self.protocols, f"{name}.{key}.protocol")
+                if column.judge:
+                    _known(column.judge, self.judges, f"{name}.{key}.judge")
                 if column.same_as:
                     self.column(column.same_as)
         for said in (*self.statements, *self.elsewhere):
@@ -259,10 +274,6 @@ class Registry(Settings):
         of = self.tables[table]
         values, spec, source = of.rows[row], of.columns[column], self.sources[of.source]
         at = list(of.columns).index(column)
-        protocol: dict[str, Any] = {}
-        if spec.protocol:
-            known = self.protocols[spec.protocol].model_copy(update={"judge": spec.judge}).model_dump()
-            protocol = {k: v for k, v in known.items() if v is not None or k == "judge"}
         return Cell(
             table=table,
             row=row,
@@ -274,9 +285,16 @@ class Registry(Settings):
             unit=of.unit,
             source=f"{source.title}, {of.where}",
             version=source.version,
-            protocol=protocol,
+            protocol=self._protocol(spec, values.role),
+            judge=self.judges[spec.judge] if spec.judge else None,
             conflicts=self._conflicts(name, f"{table}.{column}", row),
         )
+
+    def _protocol(self, spec: Column, role: Role) -> dict[str, Any]:
+        if spec.protocol is None:
+            return {}
+        known = self.protocols[spec.protocol].model_dump(exclude_none=True)
+        return known | ({"prompt": known["prompt"][role]} if "prompt" in known else {})
 
     def cells(self) -> list[Cell]:
         """All cells, in printed order."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from evals.generation import MAX_PROMPT_TOKENS
 from evals.records import EvalRecord, Protocol
+from evals.samples import GameRow
 from lmmr1.config import SamplingConfig, Settings
 
 
@@ -31,7 +32,7 @@ class PlayConfig(Settings):
 
 
 def to_records(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[GameRow],
     *,
     benchmark: str,
     metric: Literal["score", "accuracy"],
@@ -44,8 +45,8 @@ def to_records(
     n counts levels: the repeats of a level are not independent, so the standard error is that of the levels' means.
     """
     subsets = {"all": list(rows)}
-    for category in sorted({row["category"] for row in rows}):
-        subsets[category] = [row for row in rows if row["category"] == category]
+    for category in sorted({row.category for row in rows}):
+        subsets[category] = [row for row in rows if row.category == category]
     records = []
     for subset, members in subsets.items():
         value, stderr, levels = level_mean(members, metric)
@@ -55,14 +56,14 @@ def to_records(
     return records
 
 
-def level_mean(rows: Sequence[dict[str, Any]], metric: str) -> tuple[float, float, int]:
+def level_mean(rows: Sequence[GameRow], metric: str) -> tuple[float, float, int]:
     """Mean of `metric`, its standard error over levels (0 for a single level), and the number of levels.
 
     Every level has as many repeats as every other, so the mean over levels is the mean over rows.
     """
-    levels: dict[int, list[float]] = {}
+    levels: dict[int | str, list[float]] = {}
     for row in rows:
-        levels.setdefault(row["doc_id"], []).append(row[metric])
+        levels.setdefault(row.doc_id, []).append(row.value(metric))
     means = [fmean(values) for values in levels.values()]
     stderr = stdev(means) / len(means) ** 0.5 if len(means) > 1 else 0.0
     return fmean(means), stderr, len(means)

@@ -35,6 +35,7 @@ from evals.agents.football_prompt import SECTION, ParsedMove, PromptForm, has_fo
 from evals.agents.football_rules import DIRECTIONS, FRAMES, SCALE, Frame, Match, Move, Simulator, SimulatorError
 from evals.agents.sokoban_view import write_picture
 from evals.generation import EvalModel, encodable, overall_sha256, prompt_sha256
+from evals.samples import Doc, FootballRow, SampleRow
 from lmmr1.config import SamplingConfig
 from lmmr1.types import Rollout, Sample, UserError
 
@@ -116,7 +117,7 @@ def run(
     folder: Path,
     pictures: bool = True,
     new_simulator: Callable[[], Simulator] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[FootballRow]:
     """Play every level `cfg.repeats` times; one row for each level and repeat, in order.
 
     Args:
@@ -280,17 +281,18 @@ def episode_seed(seed: int, level: str, repeat: int) -> int:
     return random.Random(f"{seed}-{level}-{repeat}").randrange(2**31)
 
 
-def replay(row: dict[str, Any], seed: int) -> list[Frame]:
+def replay(row: SampleRow, seed: int) -> list[Frame]:
     """The frames after every turn of a row that was played on the embedded pitch, the first moment before them.
 
     seed: that of the evaluation. Raises UserError for a row that was not played there.
     """
     try:
-        level = _LEVEL.validate_json(row["doc"]["level"])
-        moves = [_MOVES[name] for name in row["filtered_resps"][0].split(",") if name != "none"]
-        match = Match(football_field.Pitch(), level, episode_seed(seed, row["doc"]["id"], row["repeat"]))
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as e:
-        raise UserError(f"doc_id {row.get('doc_id')}: not played on the embedded pitch ({type(e).__name__})") from None
+        assert isinstance(row, FootballRow)
+        level = _LEVEL.validate_json(row.doc.level)
+        moves = [_MOVES[name] for name in row.filtered_resps[0].split(",") if name != "none"]
+        match = Match(football_field.Pitch(), level, episode_seed(seed, row.doc.id, row.repeat))
+    except (AssertionError, KeyError, IndexError, ValueError) as e:
+        raise UserError(f"doc_id {row.doc_id}: not played on the embedded pitch ({type(e).__name__})") from None
     frames = [match.frame]
     for move in moves:
         if match.done:
@@ -300,39 +302,45 @@ def replay(row: dict[str, Any], seed: int) -> list[Frame]:
     return frames
 
 
-def _row(e: Episode, cfg: FootballEval, opening: str) -> dict[str, Any]:
-    """One line of `samples.jsonl`: the fields of `evals.scoring.sample_row`, then those of an episode.
+def _row(e: Episode, cfg: FootballEval, opening: str) -> FootballRow:
+    """The record of one episode.
 
     `prompt_hash` is that of the question before the first turn, without its picture: what is asked later depends on
     what was answered, and two players of one protocol must have the same hash. All prompts are in `prompts_sha256`.
     """
     match, turns = e.match, len(e.moves)
     question = messages(cfg.form, ())[-1]["content"][-1]["text"]
-    doc = {"id": e.task.id, "question": question, "category": e.task.category, "level": level_text(e.task.level)}
+    doc = Doc(
+        id=e.task.id,
+        question=question,
+        category=e.task.category,
+        level=level_text(e.task.level),
+        image_sha256=e.first_picture,
+    )
     goals = match.frame.goals if match else 0
-    return {
-        "doc_id": e.doc_id,
-        "doc": {**doc, "image_sha256": e.first_picture},
-        "target": "",
-        "category": e.task.category,
-        "prompt_hash": opening,
-        "resps": [[response] for response in e.responses],
-        "filtered_resps": [",".join(move.id if move is not None else "none" for move in e.moves)],
-        "accuracy": float(goals > 0),
-        "format": e.tidy / turns if turns else 0.0,
-        "note": _note(e),
-        "length": e.tokens,
-        "finish": e.finish,
-        "repeat": e.repeat,
-        "score": match.score if match else 0.0,
-        "parts": dict(match.scorer.parts) if match else {},
-        "prompts_sha256": overall_sha256(e.prompts),
-        "turns": turns,
-        "lost_turns": sum(move is None for move in e.moves),
-        "frames": match.frames if match else 0,
-        "dropped": sum(parsed.dropped for parsed in e.parsed),
-        "failed": bool(e.failure),
-    }
+    return FootballRow(
+        doc_id=e.doc_id,
+        doc=doc,
+        target="",
+        category=e.task.category,
+        prompt_hash=opening,
+        resps=tuple((response,) for response in e.responses),
+        filtered_resps=(",".join(move.id if move is not None else "none" for move in e.moves),),
+        accuracy=float(goals > 0),
+        format=e.tidy / turns if turns else 0.0,
+        note=_note(e),
+        length=e.tokens,
+        finish=e.finish,
+        repeat=e.repeat,
+        score=match.score if match else 0.0,
+        parts=dict(match.scorer.parts) if match else {},
+        prompts_sha256=overall_sha256(e.prompts),
+        turns=turns,
+        lost_turns=sum(move is None for move in e.moves),
+        frames=match.frames if match else 0,
+        dropped=sum(parsed.dropped for parsed in e.parsed),
+        failed=bool(e.failure),
+    )
 
 
 def _note(e: Episode) -> str:

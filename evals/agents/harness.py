@@ -22,6 +22,7 @@ from evals.judge import Judge
 from evals.protocols import ProtocolSettings
 from evals.records import EvalRecord, Protocol
 from evals.registry import REGISTRY_FILE, Benchmark
+from evals.samples import GameRow
 from lmmr1.config import parse_settings
 from lmmr1.types import UserError
 
@@ -56,17 +57,17 @@ class PlayJob:
         """Most episodes that are asked at once."""
         return int(self.settings["batch_size"])
 
-    def answer(self, model: EvalModel, folder: Path, judge: Judge | None) -> list[dict[str, Any]]:
+    def answer(self, model: EvalModel, folder: Path, judge: Judge | None) -> Sequence[GameRow]:
         """Play all levels; one row for each level and repeat. No agent benchmark is judged."""
         tasks, size = self.levels.tasks, self.batch_size
         if isinstance(self.cfg, SokobanEval):
-            rows = sokoban.run(model, tasks, self.cfg, size, folder)
+            rows: Sequence[GameRow] = sokoban.run(model, tasks, self.cfg, size, folder)
         else:
             rows = football.run(model, tasks, self.cfg, size, folder)
         shutil.rmtree(folder / "images", ignore_errors=True)  # the rows say what they showed
         return rows
 
-    def records(self, rows: Sequence[dict[str, Any]], checkpoint: str, protocol: Protocol) -> list[EvalRecord]:
+    def records(self, rows: Sequence[GameRow], checkpoint: str, protocol: Protocol) -> list[EvalRecord]:
         """The records of both metrics, those of the score first."""
         about = {"benchmark": self.name, "checkpoint": checkpoint, "protocol": protocol, "samples": "samples.jsonl"}
         return [record for metric in METRICS for record in to_records(rows, metric=metric, **about)]

@@ -26,6 +26,7 @@ from evals.agents.sokoban_prompt import SECTION, PromptForm, messages, parse
 from evals.agents.sokoban_solver import solve
 from evals.agents.sokoban_view import PAPER_SIDE, render, strip, write_picture
 from evals.generation import EvalModel, encodable, prompt_sha256
+from evals.samples import Doc, SokobanRow
 from lmmr1.config import SamplingConfig
 from lmmr1.rewards.sokoban import split_blocks
 from lmmr1.sokoban import MAX_STEPS, Action, Level, ParsedActions, State, play
@@ -85,9 +86,7 @@ def has_form(form: PromptForm, response: str, parsed: ParsedActions) -> bool:
 # ------------------------------------------------------------------------------------------------------------- the loop
 
 
-def run(
-    model: EvalModel, tasks: Sequence[Task], cfg: SokobanEval, batch_size: int, folder: Path
-) -> list[dict[str, Any]]:
+def run(model: EvalModel, tasks: Sequence[Task], cfg: SokobanEval, batch_size: int, folder: Path) -> list[SokobanRow]:
     """Show every level to the model, play its answers, and give one row for each level and repeat, in order.
 
     Args:
@@ -131,35 +130,39 @@ def _shown(model: EvalModel, sample: Sample) -> dict[str, str]:
     return {"image_sha256": image, "prompt_hash": prompt_sha256(model.render(sample), image)}
 
 
-def _row(
-    doc_id: int, task: Task, shown: dict[str, str], cfg: SokobanEval, repeat: int, rollout: Rollout
-) -> dict[str, Any]:
-    """One line of `samples.jsonl`: the fields of `evals.scoring.sample_row`, then those of an episode."""
+def _row(doc_id: int, task: Task, shown: dict[str, str], cfg: SokobanEval, repeat: int, rollout: Rollout) -> SokobanRow:
+    """The record of one episode."""
     response = encodable(rollout.text)
     episode = play_answer(task.level, cfg.form, response)
     end, parsed = episode.end, episode.parsed
     question = messages(cfg.form)[-1]["content"][-1]["text"]
-    doc = {"id": task.id, "question": question, "category": task.category, "level": task.level.text()}
-    return {
-        "doc_id": doc_id,
-        "doc": {**doc, "image_sha256": shown["image_sha256"]},
-        "target": f"{task.upper_reward:.1f}",
-        "category": task.category,
-        "prompt_hash": shown["prompt_hash"],
-        "resps": [[response]],
-        "filtered_resps": [",".join(parsed.actions)],
-        "accuracy": float(end.solved),
-        "format": float(has_form(cfg.form, response, parsed)),
-        "note": episode.note,
-        "length": len(rollout.token_ids),
-        "finish": rollout.finish,
-        "repeat": repeat,
-        "score": score(end.best_reward, task.upper_reward),
-        "best_reward": end.best_reward,
-        "upper_reward": task.upper_reward,
-        "steps": end.steps,
-        "dropped": parsed.dropped,
-    }
+    doc = Doc(
+        id=task.id,
+        question=question,
+        category=task.category,
+        level=task.level.text(),
+        image_sha256=shown["image_sha256"],
+    )
+    return SokobanRow(
+        doc_id=doc_id,
+        doc=doc,
+        target=f"{task.upper_reward:.1f}",
+        category=task.category,
+        prompt_hash=shown["prompt_hash"],
+        resps=((response,),),
+        filtered_resps=(",".join(parsed.actions),),
+        accuracy=float(end.solved),
+        format=float(has_form(cfg.form, response, parsed)),
+        note=episode.note,
+        length=len(rollout.token_ids),
+        finish=rollout.finish,
+        repeat=repeat,
+        score=score(end.best_reward, task.upper_reward),
+        best_reward=end.best_reward,
+        upper_reward=task.upper_reward,
+        steps=end.steps,
+        dropped=parsed.dropped,
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- records
@@ -183,15 +186,15 @@ def protocol_settings(tasks: Sequence[Task], cfg: SokobanEval, batch_size: int) 
     }
 
 
-def write_strips(rows: Sequence[dict[str, Any]], form: PromptForm, folder: Path, count: int) -> list[Path]:
+def write_strips(rows: Sequence[SokobanRow], form: PromptForm, folder: Path, count: int) -> list[Path]:
     """Picture strips of the `count` levels that paid most, each in its best repeat; the files written, in order."""
-    best: dict[int, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: (-row["best_reward"], row["doc_id"], row["repeat"])):
-        best.setdefault(row["doc_id"], row)
+    best: dict[int | str, SokobanRow] = {}
+    for row in sorted(rows, key=lambda row: (-row.best_reward, row.doc_id, row.repeat)):
+        best.setdefault(row.doc_id, row)
     paths = []
     for row in list(best.values())[:count]:
-        episode = play_answer(Level.parse(row["doc"]["level"]), form, row["resps"][0][0])
-        path = folder / f"{row['doc_id']:05d}-{row['repeat']}.png"
+        episode = play_answer(Level.parse(row.doc.level), form, row.response)
+        path = folder / f"{row.doc_id:05d}-{row.repeat}.png"
         write_picture(path, strip(episode.states, episode.parsed.actions))
         paths.append(path)
     return paths
