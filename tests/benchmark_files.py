@@ -113,11 +113,11 @@ def olympiadbench() -> list[dict]:
     ]
 
 
-def mathvision() -> list[dict]:
+def mathvision(times: int = 1) -> list[dict]:
     subjects = ("analytic geometry", "combinatorial geometry", "metric geometry - angle", "metric geometry - area")
     subjects += ("metric geometry - length", "solid geometry", "counting")
     rows = []
-    for i, subject in enumerate(subjects):
+    for i, subject in enumerate(subjects * times):
         choices = ["one", "two", "three"] if i % 2 else []
         text = "\n".join(f"({letter}) {choice}" for letter, choice in zip("ABC", choices, strict=False))
         rows.append(
@@ -134,12 +134,12 @@ def mathvision() -> list[dict]:
     return rows
 
 
-def mathverse() -> list[dict]:
+def mathverse(problems: int = 2) -> list[dict]:
     rows = []
-    for problem in range(2):
+    for problem in range(problems):
         for version in VERSIONS:
             asked = f"In the figure, what is the angle {problem}?"
-            choices = "\nChoices:\nA:10\nB:20\nC:30\nD:40" if problem else ""
+            choices = "\nChoices:\nA:10\nB:20\nC:30\nD:40" if problem % 2 else ""
             rows.append(
                 {
                     "index": len(rows),
@@ -149,7 +149,7 @@ def mathverse() -> list[dict]:
                     "query_cot": f"Asked step by step. {asked}{choices}",
                     "question_for_eval": asked + choices,
                     "question_type": "multi-choice" if choices else "free-form",
-                    "answer": "B" if choices else "20",
+                    "answer": "ABCD"[problem // 2 % 4 - 3] if choices else "20",
                     "problem_version": version,
                     "problem_index": problem,
                     "metadata": "{'split': 'testmini', 'source': 's', 'subject': 'Plane Geometry', 'subfield': 'Angle'}",
@@ -178,7 +178,7 @@ def mmstar(per_category: tuple[int, ...] = (3, 1)) -> list[dict]:
     return rows
 
 
-def mathvista() -> list[dict]:
+def mathvista(times: int = 1) -> list[dict]:
     def row(index: int, **cells: str) -> dict:
         usual = {
             "index": index,
@@ -193,16 +193,19 @@ def mathvista() -> list[dict]:
         }
         return usual | cells
 
-    return [
-        row(0, answer="7", answer_type="integer"),
-        row(1, answer="1.45", answer_type="float", precision="2"),
-        row(2, answer="[2007, 2008]", answer_type="list"),
-        row(
-            3,
-            answer="Yes",
-            answer_type="text",
-            question_type="multi_choice",
-            choices="['Yes', 'No']",
-            answer_option="A",
-        ),
-    ]
+    rows = []
+    for i in range(0, 4 * times, 4):
+        rows += [
+            row(i, answer="7", answer_type="integer"),
+            row(i + 1, answer="1.45", answer_type="float", precision="2"),
+            row(i + 2, answer="[2007, 2008]", answer_type="list"),
+            row(
+                i + 3,
+                answer="Yes",
+                answer_type="text",
+                question_type="multi_choice",
+                choices="['Yes', 'No']",
+                answer_option="A",
+            ),
+        ]
+    return rows
