@@ -111,7 +111,7 @@ def _extracted(reply: str) -> str | None:
 
 def _each(rule: Callable[[Problem, str, Judge], Mark]) -> Callable[[Any, Judge], list[Mark]]:
     """The rule for one response as a rule for all, several at once."""
-    return lambda pairs, judge: judge.map(lambda pair: rule(pair[0], pair[1], judge), pairs)
+    return lambda pairs, judge: judge.map(lambda pair: rule(*pair, judge), pairs)
 
 
 def paper_mathvision(pairs: Sequence[tuple[Problem, str]], judge: Judge) -> list[Mark]:
@@ -244,6 +244,11 @@ class ToolJudge:
         return self.judge.reply(Question(prompt, self.call.model_copy(update={"temperature": temperature}))).strip()
 
 
+def _each_of_tool(rule: Callable[[Problem, str, Judge], Mark]) -> Callable[[Any, Judge], list[Mark]]:
+    """As `_each`. The tools ask without knowing of late replies: a late one leaves them, and the response is unread."""
+    return lambda pairs, judge: judge.map(lambda pair: judge.count(lambda: rule(*pair, judge)) or UNREAD, pairs)
+
+
 def tool_mathvision(pairs: Sequence[tuple[Problem, str]], judge: Judge) -> list[Mark]:
     """Rule first, judge for what the rule cannot read. The tool's steps, but not its code, which runs `eval`."""
     read = _read_mathvision(pairs)
@@ -252,12 +257,14 @@ def tool_mathvision(pairs: Sequence[tuple[Problem, str]], judge: Judge) -> list[
     asked = [
         Question(mathv.build_mathv_gpt4_prompt({"question": p.question, "prediction": r}), call) for p, r in unread
     ]
-    replies = iter(judge.map(lambda question: judge.reply(question).strip(), asked))
+    replies = iter(judge.map(lambda question: judge.count(lambda: judge.reply(question).strip()), asked))
     found = [(problem, text or next(replies)) for (problem, _), text in zip(pairs, read, strict=True)]
-    named = _read_mathvision(found)
+    named = iter(_read_mathvision([(problem, text) for problem, text in found if text is not None]))
     return [
-        _short((float(_names_gold(problem, name)), text, "prefetch" if first else "judge"))
-        for (problem, text), name, first in zip(found, named, read, strict=True)
+        UNREAD
+        if text is None
+        else _short((float(_names_gold(problem, next(named))), text, "prefetch" if first else "judge"))
+        for (problem, text), first in zip(found, read, strict=True)
     ]
 
 
@@ -372,9 +379,9 @@ RULES: dict[tuple[str, str], Callable[[Any, Any], list[Mark]]] = {
     ("paper", "mathverse"): _each(paper_mathverse),
     ("paper", "mmstar"): _each(paper_mmstar),
     ("harness", "mathvision"): tool_mathvision,
-    ("harness", "mathvista"): _each(tool_mathvista),
-    ("harness", "mathverse"): _each(tool_mathverse),
-    ("harness", "mmstar"): _each(tool_mmstar),
+    ("harness", "mathvista"): _each_of_tool(tool_mathvista),
+    ("harness", "mathverse"): _each_of_tool(tool_mathverse),
+    ("harness", "mmstar"): _each_of_tool(tool_mmstar),
     ("harness", "olympiadbench"): tool_olympiadbench,
 }
 """(scoring of the protocol, data set) -> rule for all responses; anything else is our verifier's."""

@@ -128,12 +128,69 @@ def test_a_failing_server_is_tried_again_and_then_given_up(judge, server, monkey
     assert len(server.requests) == count + 1, "what is wrong with the request stays wrong"
 
 
-def test_a_server_that_does_not_answer_in_time_is_given_up(server, tmp_path):
-    server.delay = 3.0
-    judge = Judge(find_protocol("paper").judge, JudgeServer(server.url, timeout=0.3), ReplyStore(tmp_path / "j.sqlite"))
-    with pytest.raises(UserError, match="APITimeoutError"):
-        judge.reply(Question("q", CALL))
-    assert len(server.requests) == 1, "a second wait would exceed the time that an absent judge may cost"
+@pytest.fixture
+def impatient(server, tmp_path):
+    """A judge whose replies may take 0.2 s, then 0.4 s, up to 6.4 s."""
+    store = ReplyStore(tmp_path / "impatient.sqlite")
+    yield Judge(find_protocol("paper").judge, JudgeServer(server.url, timeout=0.2), store)
+    store.close()
+
+
+def test_a_late_reply_is_asked_for_again_with_more_patience(impatient, server):
+    server.late = lambda prompt: 0.6 if len(server.requests) < 4 else 0.0
+    start = time.monotonic()
+    assert impatient.ask(Question("The answer is 4. Extracted", CALL), str) == "4"
+    assert len(server.requests) == 3 and time.monotonic() - start > 0.2 + 0.4 + 0.6, "late twice, then waited for"
+    assert (impatient.asked, impatient.unread, impatient.late) == (1, [], 0)
+    assert {request["seed"] for request in server.requests} == {0}, "it is the same question"
+
+
+@pytest.mark.parametrize("protocol", ["paper", "vlmevalkit"])
+@pytest.mark.parametrize("name", JUDGED)
+def test_one_question_that_is_never_answered_is_unread_and_asked_again_next_time(
+    files, tmp_path, server, monkeypatch, name, protocol
+):
+    monkeypatch.setattr("evals.judge.PATIENCE", (1, 3))
+    run = lambda out, **more: run_paper(
+        files, tmp_path, server.url, names=(name,), protocol=protocol, text="#! So the answer is b.", out=out,
+        judge=JudgeServer(server.url, timeout=0.4), **more,
+    )  # fmt: skip
+    whole, _ = run("whole")
+    stuck = server.requests[0]["messages"][0]["content"]
+    server.late = lambda prompt: 60.0 if prompt == stuck else 0.0
+    run("late")
+    rows, expected = samples_of(tmp_path / "late", name), samples_of(tmp_path / "whole", name)
+    unread = [i for i, row in enumerate(rows) if row["note"] == "judge_unreadable"]
+    assert len(unread) == 1 and rows[unread[0]]["accuracy"] == 0.0
+    others = [(row, wanted) for i, (row, wanted) in enumerate(zip(rows, expected, strict=True)) if i not in unread]
+    assert all(row == wanted for row, wanted in others), "nothing else is touched"
+    server.late = lambda prompt: 0.0
+    again, _ = run("again", judge_cache=tmp_path / "late" / "judge.sqlite")
+    assert samples_of(tmp_path / "again", name) == expected and [r.value for r in again] == [r.value for r in whole]
+
+
+def test_a_server_that_answers_nothing_is_refused(impatient, server, monkeypatch):
+    monkeypatch.setattr("evals.judge.PATIENCE", (1, 1))
+    server.late = lambda prompt: 60.0
+    with pytest.raises(UserError, match=r"1\d questions in a row got no reply, even within 0\.2 s; start the server"):
+        impatient.map(lambda i: impatient.ask(Question(f"q{i}", CALL), str), range(100))
+    assert len(server.requests) <= 2 * (10 + 2 * impatient.server.workers), "the other questions are not waited for"
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "no connection"])
+def test_a_server_that_is_gone_is_an_error_and_not_late(impatient, monkeypatch, silent):
+    monkeypatch.setattr("evals.judge.CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("evals.judge.RETRY_SECONDS", 3.0)
+    with socket.socket() as taken, socket.socket() as first:
+        taken.bind(("127.0.0.1", 0))
+        if silent:  # a queue of one connection, which is full: the kernel answers nobody else
+            taken.listen(0)
+            first.connect(taken.getsockname())
+        gone = JudgeServer(f"http://127.0.0.1:{taken.getsockname()[1]}/v1", timeout=0.2)
+        judge = Judge(impatient.settings, gone, impatient.store)
+        with pytest.raises(UserError, match=r"APIConnectionError.*start the server and run the same command again"):
+            judge.ask(Question("q", CALL), str)
+    assert judge.requests == 3, "tried again for a while, not with growing patience"
 
 
 def test_an_absent_judge_is_seen_without_a_request(server):
