@@ -393,6 +393,7 @@ def test_the_registry_pins_what_vlmevalkit_pins():
     [
         ("MMStar", "l2_category", "", "l2_category"),
         ("OlympiadBench_EN", "final_answer", "__import__('os')", "final_answer"),
+        ("OlympiadBench_EN", "error", "1e-1;2", "line 2: .*`error` must hold numbers"),
         ("MathVista_MINI", "choices", "['a'", "choices"),
         ("MathVista_MINI", "answer_option", "Z", "answer_option"),
         ("MathVerse_MINI", "image", "", "has no image"),
