@@ -126,7 +126,7 @@ def evaluate(
     ] = None,
     judge_model: Annotated[Optional[str], typer.Option(help="Instead of the protocol's judge.")] = None,  # noqa: UP045
     judge_cache: Annotated[Optional[Path], typer.Option(help="File with its replies; default: in --out.")] = None,  # noqa: UP045
-    judge_timeout: Annotated[Optional[float], typer.Option(min=1, help="Seconds that one reply may take.")] = None,  # noqa: UP045
+    judge_timeout: Annotated[Optional[float], typer.Option(min=1, help="Seconds for the first try of a reply.")] = None,  # noqa: UP045
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Check model, data and names; run nothing.")] = False,
 ) -> None:
     """Evaluate any checkpoint on real benchmarks: lm-eval, VLMEvalKit, or as a player of Sokoban and football."""

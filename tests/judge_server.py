@@ -26,7 +26,7 @@ def judge_by_rule(prompt: str) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Counts and keeps the requests; `rule` makes the replies, `status`, `delay` and `body` make it fail."""
+    """Counts and keeps the requests; `rule` makes the replies, `status`, `late` and `body` make it fail."""
 
     daemon_threads = True
 
@@ -35,7 +35,8 @@ class Server(ThreadingHTTPServer):
         self.requests: list[dict] = []
         self.rule: Callable[[str], str] = judge_by_rule
         self.status: Callable[[int], int] = lambda number: 200
-        self.delay = 0.0
+        self.late: Callable[[str], float] = lambda prompt: 0.0
+        """Seconds before the reply to a prompt."""
         self.body: bytes | None = None
         """Sent instead of every reply."""
 
@@ -55,8 +56,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append(request | {"path": self.path})
         status = self.server.status(len(self.server.requests))
-        time.sleep(self.server.delay)
-        message = {"role": "assistant", "content": self.server.rule(request["messages"][-1]["content"])}
+        prompt = request["messages"][-1]["content"]
+        time.sleep(self.server.late(prompt))
+        message = {"role": "assistant", "content": self.server.rule(prompt)}
         reply = {
             "id": "1",
             "object": "chat.completion",
