@@ -35,7 +35,7 @@ def resolve(repository: str, revision: str | None = None, kind: Literal["model",
     try:
         return HfApi().resolve_revision(repository, repo_type=kind, revision=revision).resolved
     except (OSError, ValueError, RevisionResolutionError) as e:
-        raise _not_found(repository, revision, "no commit of it", e) from None
+        raise _not_found(repository, revision, "no commit of it found on", e) from None
 
 
 def snapshot(repository: str, commit: str) -> Path:
@@ -50,7 +50,7 @@ def snapshot(repository: str, commit: str) -> Path:
             repository, revision=commit, allow_patterns=[f"*{kind}" for kind in KINDS], ignore_patterns=["*/*"]
         )
     except (OSError, ValueError) as e:
-        raise _not_found(repository, commit, "its files", e) from None
+        raise _not_found(repository, commit, "its files cannot be had from", e) from None
     _require_whole(Path(folder), f"{repository}@{commit}")
     return Path(folder)
 
@@ -76,6 +76,6 @@ def _not_found(repository: str, revision: str | None, what: str, error: Exceptio
     name = f"{repository}@{revision}" if revision else repository
     reason = " ".join(str(error).split())[:200]
     return UserError(
-        f"{name}: {what} found on the Hugging Face Hub ({reason}); check name and revision, connect to the network "
+        f"{name}: {what} the Hugging Face Hub ({reason}); check name and revision, connect to the network "
         "(and log in, where it asks for it), or give a folder"
     )

@@ -252,7 +252,7 @@ def test_inputs_are_checked_before_the_model_is_loaded(tmp_path, tiny_model, mon
         evaluate("no/such/model", ["micro_chain"], tmp_path / "out", here)
     with pytest.raises(UserError, match="not a checkpoint folder"):
         evaluate(str(tmp_path), ["micro_chain"], tmp_path / "out", here)
-    with pytest.raises(UserError, match="not found on the Hugging Face Hub"):
+    with pytest.raises(UserError, match="no commit of it found on the Hugging Face Hub"):
         check_inputs("no-such-owner/model", ["micro_chain"], here)
     for bad in ({"limit": 0}, {"max_new_tokens": 0}, {"batch_size": 0}):
         with pytest.raises(UserError, match="at least 1"):
