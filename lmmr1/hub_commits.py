@@ -51,7 +51,7 @@ def snapshot(repository: str, commit: str) -> Path:
         )
     except (OSError, ValueError) as e:
         raise _not_found(repository, commit, "its files cannot be had from", e) from None
-    _require_whole(Path(folder), f"{repository}@{commit}")
+    require_whole(Path(folder), f"{repository}@{commit}")
     return Path(folder)
 
 
@@ -63,7 +63,7 @@ def cached_snapshot(repository: str, commit: str) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
-def _require_whole(folder: Path, name: str) -> None:
+def require_whole(folder: Path, name: str) -> None:
     """Raise UserError where shards of the weights are missing: a cache that another program filled may lack some."""
     index = folder / "model.safetensors.index.json"
     shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()

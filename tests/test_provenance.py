@@ -17,6 +17,7 @@ from evals.run import Candidate, Options, evaluate, read_manifest
 from lmmr1.config import LossConfig, SamplingConfig, TrainConfig
 from lmmr1.data import read_samples, training_data
 from lmmr1.files import are_weights, sha256_weights
+from lmmr1.hub_commits import require_whole
 from lmmr1.store import adopt
 from lmmr1.types import UserError
 from reproduce.plan import ROOT
@@ -35,9 +36,38 @@ TRACE = """
 import json, sys
 from pathlib import Path
 from reproduce.trace import Run
-run = Run(Path.cwd(), Path("results/x").absolute())
-roots = [run.checkpoint("baseline", "0"), run.checkpoint("fre", "0"), *map(run.record, map(Path, sys.argv[1:]))]
-print(json.dumps([[one.what, one.name, one.state, one.found] for root in roots for one in root.walk()]))
+for base in map(Path, sys.argv[1:]):
+    run = Run(base, base / "results/x")
+    record = base / "results/x/baseline/0/eval/gpqa_diamond/record.json"
+    roots = [run.checkpoint("baseline", "0"), run.checkpoint("fre", "0"), run.record(record)]
+    print(json.dumps([[one.what, one.name, one.state, one.found] for root in roots for one in root.walk()]))
+"""
+ADOPT = """
+import json, sys
+from dataclasses import asdict
+from lmmr1.policy import load_processor
+from lmmr1.hub_commits import require_whole
+from lmmr1.store import adopt
+from lmmr1.types import UserError
+for name in sys.argv[1:]:
+    try:
+        found = adopt(name, "test")
+        processor = load_processor(found.weights, found.revision)
+        said = processor.apply_chat_template([{"role": "user", "content": "give"}], tokenize=False)
+        print(json.dumps(asdict(found) | {"said": said}))
+    except UserError as e:
+        print(json.dumps({"error": str(e)}))
+"""
+GET = """
+import sys
+from pathlib import Path
+from evals.inputs import download_hub
+from lmmr1.types import UserError
+for pin in sys.argv[1:]:
+    try:
+        print(download_hub(pin, Path("."))[1])
+    except UserError as e:
+        print(e)
 """
 
 
@@ -114,6 +144,7 @@ def world(tmp_path_factory, tiny_model):
     with serving() as hub:
         world = World(hub, base, files_of(tiny_model))
         world.adopted = world.adopt(MODEL, BASELINE)
+        shutil.copytree(base / "hf", base / "offline", symlinks=True)
         spec = {"hub": {"repo": DATA, "file": "sets/fre.jsonl", "images": None, "revision": "main"}}
         spec |= {"limits": {"max_prompt_length": 256, "min_pixels": None, "max_pixels": None}}
         world.run(
@@ -160,32 +191,32 @@ def test_after_the_model_moved_the_adopted_commit_is_evaluated(world, evaluated,
     assert record.protocol.prompt_hash == local.protocol.prompt_hash  # the chat template is that of the first commit
 
 
-def test_adopted_again_the_moved_model_has_another_key_and_other_prompts(world, evaluated):
-    again = world.adopt(MODEL, "again.json")
-    assert again["revision"] == world.moved and again["key"] != world.adopted["key"]
-    world.evaluate("again.json", "again", "micro_chain")
-    old, new = (world.record(f, "micro_chain").protocol for f in ("results/x/baseline/0/eval", "again"))
-    assert old.prompt_hash != new.prompt_hash
-    asked = world.adopt(f"{MODEL}@{world.first}", "asked.json")
-    assert {k: asked[k] for k in ("key", "revision", "weights")} == {
-        k: world.adopted[k] for k in ("key", "revision", "weights")
-    }
+def test_adopted_again_the_moved_model_has_another_key_and_other_prompts(world):
+    again, asked = map(json.loads, world.run("-c", ADOPT, MODEL, f"{MODEL}@{world.first}", home="again").splitlines())
+    assert again["revision"] == world.moved and again["key"] != world.adopted["key"] == asked["key"]
+    assert (asked["weights"], asked["revision"]) == (MODEL, world.first)
+    assert again["said"] == asked["said"] + "find"
 
 
 def test_without_the_hub_the_cached_commit_is_adopted_and_nothing_else(world):
-    world.adopt(f"{MODEL}@main", "before.json", home="hf-offline")
-    cached = world.adopt(f"{MODEL}@main", "offline.json", home="hf-offline", offline=True)
-    assert cached["revision"] == world.moved
-    for model, home, reason in (
-        (MODEL, "nothing-cached", "no commit of it found"),
-        ("me/gone", "hf-offline", "no commit of it found"),
-        (f"{MODEL}@{world.first}", "hf-offline", "its files cannot be had"),
-    ):
-        spec = json.dumps({"adopt": model})
-        done = world.start("-m", "reproduce.prepare", "checkpoint", "--spec", spec, "--out", "no.json",
-                           home=home, offline=True)  # fmt: skip
-        assert done.returncode == 2 and f"{model}: {reason}" in done.stderr, done.stderr
-    assert not (world.base / "no.json").exists()
+    names = (MODEL, "me/gone", f"{MODEL}@{world.moved}", f"{MODEL}@no-such-branch")
+    printed = world.run("-c", ADOPT, *names, home="offline", offline=True).splitlines()
+    cached, gone, later, branch = map(json.loads, printed)
+    assert (cached["revision"], cached["key"]) == (world.first, world.adopted["key"])
+    assert gone["error"].startswith("me/gone: no commit of it found on the Hugging Face Hub (")
+    assert later["error"].startswith(f"{MODEL}@{world.moved}: its files cannot be had from the Hugging Face Hub (")
+    assert branch["error"].startswith(f"{MODEL}@no-such-branch: no commit of it found")
+
+
+def test_a_cache_with_a_part_of_the_weights_is_not_a_model(tmp_path):
+    """What a loading that broke off, or another program, may leave: `snapshot_download` takes it where it is offline."""
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    for name, content in (("config.json", "{}"), ("model-1.safetensors", ""), ("model.safetensors.index.json", index)):
+        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(UserError, match=r"me/tiny@1: model-2\.safetensors is not in the Hub's cache"):
+        require_whole(tmp_path, "me/tiny@1")
+    (tmp_path / "model-2.safetensors").write_text("")
+    require_whole(tmp_path, "me/tiny@1")
 
 
 def test_a_damaged_file_in_the_cache_is_named_before_it_is_evaluated(world, evaluated):
@@ -301,38 +332,33 @@ def test_a_benchmark_from_the_hub_is_recorded_with_its_commit(world, evaluated):
 
 def test_without_the_hub_only_the_commit_that_was_asked_for_is_measured_on(world, evaluated):
     """`datasets` falls back to whatever it loaded last, with a warning; that may be another commit."""
-    get = "from evals.inputs import download_hub; from pathlib import Path; print(download_hub({!r}, Path('.'))[1])"
     pin = f"{GPQA}@{world.problems}#gpqa_diamond:train"
-    assert world.run("-c", get.format(pin), home="other-machine", offline=True).strip() == pin
     other = pin.replace(world.problems, "1" * 40)
-    done = world.start("-c", get.format(other), home="other-machine", offline=True)
-    assert done.returncode and f"the cache holds commit {world.problems}, not {'1' * 40}" in done.stderr
+    same, refused = world.run("-c", GET, pin, other, home="other-machine", offline=True).splitlines()
+    assert same == pin and f"the cache holds commit {world.problems}, not {'1' * 40}" in refused
 
 
 # ------------------------------------------------------------------------------------------------------------- trace
 
 
-def test_trace_shows_and_verifies_the_commits(world, evaluated, trained):
-    record = "results/x/baseline/0/eval/gpqa_diamond/record.json"
-    links = json.loads(world.run("-c", TRACE, record, home="other-machine", offline=True).splitlines()[-1])
-    found = {(what, name): (state, text) for what, name, state, text in links}
-    assert found["weights", f"{MODEL}@{world.first}"][0] == "verified"
-    assert found["problems", f"{GPQA}@{world.problems}#gpqa_diamond:train"][0] == "verified"
-    state, text = found["data", "results/x/data/fre.jsonl"]
-    assert state == "verified" and f"from {DATA}@{world.data}#sets/fre.jsonl" in text
-    elsewhere = json.loads(world.run("-c", TRACE, record, home="third-machine", offline=True).splitlines()[-1])
-    unknown = {name: text for what, name, state, text in elsewhere if state == "unknown"}
-    assert "not in the Hub's cache" in unknown[f"{MODEL}@{world.first}"]
-    assert "cannot be had here" in unknown[f"{GPQA}@{world.problems}#gpqa_diamond:train"]
+def links_of(line):
+    """{(what, name): (state, found)} of a line that TRACE printed."""
+    return {(what, name): (state, found) for what, name, state, found in json.loads(line)}
 
 
-def test_trace_finds_a_manifest_that_names_other_files(world, evaluated, tmp_path):
+def test_trace_shows_and_verifies_the_commits(world, evaluated, trained, tmp_path):
+    """Here, in a copy whose manifest names other files, and on a machine that has nothing of the Hub."""
     shutil.copytree(world.base / "results", tmp_path / "results")
-    manifest = json.loads((tmp_path / BASELINE).read_text()) | {"weights_sha256": "0" * 64}
     (tmp_path / "results/x/baseline/0/.manifest.json.sha256").unlink()
+    manifest = json.loads((tmp_path / BASELINE).read_text()) | {"weights_sha256": "0" * 64}
     (tmp_path / BASELINE).write_text(json.dumps(manifest))
-    run = "import sys, os; os.chdir(sys.argv[1]); from pathlib import Path; from reproduce.trace import Run\n"
-    run += "r = Run(Path.cwd(), Path('results/x').absolute()).checkpoint('baseline', '0')\n"
-    run += "print([(one.state, one.found) for one in r.walk() if one.what == 'weights'])"
-    printed = world.run("-c", run, tmp_path, home="other-machine", offline=True)
-    assert "broken" in printed and f"not {'0' * 16}" in printed
+    model, problems = ("weights", f"{MODEL}@{world.first}"), ("problems", f"{GPQA}@{world.problems}#gpqa_diamond:train")
+    printed = world.run("-c", TRACE, world.base, tmp_path, home="other-machine", offline=True).splitlines()
+    here, changed = map(links_of, printed)
+    assert here[model][0] == here[problems][0] == "verified"
+    state, found = here["data", "results/x/data/fre.jsonl"]
+    assert state == "verified" and f"from {DATA}@{world.data}#sets/fre.jsonl" in found
+    assert changed[model] == ("broken", f"sha256 is {world.adopted['weights_sha256']:.16}, not {'0' * 16}")
+    elsewhere = links_of(world.run("-c", TRACE, world.base, home="third-machine", offline=True))
+    assert elsewhere[model] == ("unknown", "this commit is not in the Hub's cache on this machine")
+    assert elsewhere[problems][0] == "unknown" and "cannot be had here" in elsewhere[problems][1]
