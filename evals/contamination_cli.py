@@ -45,11 +45,12 @@ def contamination(
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
         problems = _problems(benchmarks, data_root, benchmark_dir, limit, Path(workspace))
         found = overlaps(problems, (text for file in files for text in training_texts(file)), n) if files else []
-        completed = _complete(model, problems, batch_size) if model is not None else []
+        key, completed = _complete(model, problems, batch_size) if model is not None else (None, [])
     settings = {
         "train": {str(file): hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files},
         "words": n,
         "model": model,
+        "checkpoint": key,
         "instruction": INSTRUCTION,
     }
     result = summary(found, completed, settings)
@@ -75,12 +76,15 @@ def _problems(
     return {b.name: prepare(b, data_root, benchmark_dir, limit, workspace).problems for b in found}
 
 
-def _complete(source: str, problems: dict[str, Sequence[Problem]], batch_size: int) -> list[Completion]:
+def _complete(source: str, problems: dict[str, Sequence[Problem]], batch_size: int) -> tuple[str, list[Completion]]:
+    """The checkpoint's key, a Hub id with its commit, and what it made of each benchmark."""
     from evals.contamination import complete
     from evals.generation import load_model
+    from evals.run import identify
 
-    model = load_model(source)
-    return [complete(model, name, rows, batch_size) for name, rows in problems.items()]
+    found = identify(source)
+    model = load_model(found.weights, found.revision)
+    return found.key, [complete(model, name, rows, batch_size) for name, rows in problems.items()]
 
 
 def _show(result: dict[str, Any]) -> None:

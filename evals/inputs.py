@@ -20,6 +20,7 @@ from evals.images import with_images
 from evals.problems import Prepared, Problem
 from evals.registry import Benchmark, DataFile
 from lmmr1.files import verify
+from lmmr1.hub_commits import resolve, split_revision
 from lmmr1.types import UserError
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -68,7 +69,8 @@ def _locate(
         return data_root / there[0].path, there[0]
     kind, _, name = benchmark.source.partition(":")
     if kind == "hub":
-        return download_hub(name, workspace), DataFile(path=name)
+        path, pin = download_hub(name, workspace)
+        return path, DataFile(path=pin)
     from evals.vlmevalkit import download
 
     return download(name), next(file for file in benchmark.files if file.path == f"{name}.tsv")
@@ -265,15 +267,21 @@ def _reader(benchmark: Benchmark, path: Path) -> Callable[[Path, bytes], Rows]:
     return mathvision_rows if is_released else READERS[path.suffix]
 
 
-def download_hub(source: str, workspace: Path) -> Path:
-    """A data set from the Hub (`owner/name@revision#config:split`) as a JSONL file of its rows. Raises UserError."""
+def download_hub(source: str, workspace: Path) -> tuple[Path, str]:
+    """A data set from the Hub (`owner/name@revision#config:split`) as a JSONL file of its rows, and the same name with
+    the commit that they are of. Raises UserError."""
     import datasets
 
-    repository, _, rest = source.partition("@")
-    revision, _, part = rest.partition("#")
+    name, _, part = source.partition("#")
+    repository, revision = split_revision(name)
     config, _, split = part.partition(":")
+    commit = resolve(repository, revision, "dataset")
     try:
-        rows = datasets.load_dataset(repository, config, revision=revision, split=split).to_list()
+        builder = datasets.load_dataset_builder(repository, config, revision=commit)
+        if builder.hash != commit:  # where the Hub is not reached, `datasets` takes whatever it loaded last
+            raise ValueError(f"the cache holds commit {builder.hash}, not {commit}")
+        builder.download_and_prepare()
+        rows = builder.as_dataset(split=split).to_list()
     except (OSError, ValueError, RuntimeError) as e:
         reason = " ".join(str(e).split())[:200]
         raise UserError(
@@ -282,7 +290,7 @@ def download_hub(source: str, workspace: Path) -> Path:
         ) from None
     path = workspace / f"{repository.replace('/', '_')}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return path, f"{repository}@{commit}#{part}"
 
 
 def _decode(raw: bytes, path: Path, first_line: int) -> str:

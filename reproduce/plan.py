@@ -51,6 +51,7 @@ class HubData(Settings):
     images: str | None = None
     """An archive of images, or (local) a folder; None: image paths are relative to the file, or there are none."""
     revision: str = "main"
+    """Branch, tag or commit; the card beside the prompts names the commit that was fetched."""
     system_prompt_file: str | None = None
     """Text for rows that bring no system message of their own; the authors' rows do."""
 
