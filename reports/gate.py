@@ -27,12 +27,11 @@ import pandas as pd
 
 from lmmr1 import __version__
 from lmmr1.exits import INCONCLUSIVE, REGRESSION
-from lmmr1.types import UserError
 from reports.compare import MEAN, Difference, compare_published, compare_records, remark_lines, split_comparable
 from reports.files import run_cli, write_text
 from reports.folders import folder_scores
 from reports.power import ALPHA
-from reports.rules import Rules, rules
+from reports.rules import Rules, require_margin, rules
 from reports.statistics import adjusted
 from reports.verdicts import needed_text
 from reproduce.published import registry
@@ -133,8 +132,7 @@ def check(
     cross_protocol: bool = False,
 ) -> list[Row]:
     """Judge record folders against a reference. Raises UserError for bad folders, margins and mismatches."""
-    if margin is not None and not 0 < margin < 100:
-        raise UserError(f"--margin {margin}: give points above 0 and below 100")
+    require_margin(margin)
     found = {}
     for folder in folders:
         name = str(folder) if str(folder) != against else f"{folder} (again)"

@@ -59,6 +59,7 @@ def check(
     How a model is evaluated is the reference's way where no option says otherwise: that of the records, or of the
     paper. What could not be compared afterwards is refused before anything is evaluated.
     """
+    from reports.rules import require_margin
     from reproduce.check_plan import Asked
 
     if (model is None) == (records is None):
@@ -81,8 +82,7 @@ def check(
         judge_model=judge_model,
         cross_protocol=cross_protocol,
     )
-    if margin is not None and not 0 < margin < 100:
-        raise UserError(f"--margin {margin}: give points above 0 and below 100")
+    require_margin(margin)
     left_out: dict[str, str] = {}
     if model is not None:
         records = out / "records"

@@ -64,7 +64,7 @@ class Reference:
         """The options that ask in the reference's words; a text that is kept in a file goes to `workspace`."""
         found: dict[str, Any] = {}
         for style in READ:
-            texts = {n: p.instruction for n, p in protocols.items() if p.prompt == style}
+            texts = {n: p.instruction for n, p in protocols.items() if p.prompt == style and p.instruction}
             if texts:
                 text = self._one(list(texts), f"text of prompt {style!r}", texts)
                 found |= {"training_prompt": text} if style == "training" else _file_of(text, workspace)

@@ -16,7 +16,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from evals.aggregate import to_records
-from evals.expected import expect
+from evals.expected import expect, instruction_of
 from evals.plan import Options
 from evals.problems import Problem
 from evals.records import read_records
@@ -61,7 +61,10 @@ def drawn(rng: np.random.Generator, p: float = 0.4) -> np.ndarray:
 def measure(folder: Path, benchmark: str, problems: list[Problem], right: np.ndarray, **options: object) -> Path:
     """A finished evaluation of `benchmark` in `folder`, by the writers of `lmmr1 eval`."""
     folder.mkdir(parents=True, exist_ok=True)
-    expected = expect(find(benchmark), Options.of("paper", **options))
+    given = Options.of(**{"protocol": "paper"} | options)
+    expected = expect(find(benchmark), given)
+    if expected.settings["prompt"] != "paper" or given.system_prompt_file:  # whose text is nowhere else
+        expected.settings.update(instruction_of(find(benchmark), given))
     rows = [
         sample_row(
             i, problem, "0" * 64, Rollout(problem.id, (1,), (0.0,), "1", "stop"), Verdict(float(r), 0.0, "", "1")
