@@ -151,7 +151,13 @@ def split_comparable(
     """
     printed = printed_cells(registry, row)
     kept, left_out = [], {}
-    for name in common_benchmarks([first], benchmarks):
+    common = common_benchmarks([first], benchmarks)
+    if not set(common) & set(printed):
+        raise UserError(
+            f"{first.arm.iloc[0]}: row {row!r} of Table 1 has no value for {', '.join(common)}; "
+            f"it has {', '.join(printed)}; give records instead"
+        )
+    for name in common:
         if name not in printed:
             left_out[name] = f"row {row!r} of Table 1 has no value for {name}; it has {', '.join(printed)}"
             continue

@@ -360,3 +360,19 @@ def test_remarks_say_what_no_interval_holds(tmp_path):
         assert row["remarks"] == gated["remarks"] == expected
         for text in shown:
             assert [remark for remark in (change, ONE_RUN) if remark in text] == expected, text
+
+
+def test_eval_and_check_take_the_same_options(monkeypatch, tmp_path):
+    """`lmmr1 eval --role baseline` asks in the baseline's words; agents' levels have a folder of their own."""
+    seen = []
+    monkeypatch.setattr("evals.run.check_inputs", lambda model, names, options: seen.append(options))
+    common = ["--protocol", "paper", "--role", "baseline", "--levels", str(tmp_path), "--limit", "3", "--any-data"]
+    common += ["--judge-url", JUDGE, "--judge-model", "o/Tiny", "--prompt", "cot", "--data-root", str(tmp_path)]
+    args = ["eval", "--model", "x", "--benchmarks", "math500", "--out", str(tmp_path / "o"), "--dry-run", *common]
+    done = CliRunner().invoke(cli, args)
+    assert done.exit_code == 0, (done.output, done.exception)
+    monkeypatch.setattr("reproduce.check_plan.against_row", lambda row, asked: seen.append(asked.options()) or 1 / 0)
+    CliRunner().invoke(cli, ["check", "--model", "x", "--against", "qwen", *common])
+    first, second = seen
+    assert (first.role, first.levels, first.limit, first.prompt) == ("baseline", tmp_path, 3, "cot")
+    assert replace(first, batch_size=second.batch_size, workers=second.workers) == second
