@@ -17,7 +17,7 @@ from typing import Any
 
 from evals.adapters import ADAPTERS, literal_list
 from evals.images import with_images
-from evals.problems import Prepared, Problem
+from evals.problems import Prepared, Problem, Survey
 from evals.registry import Benchmark, DataFile
 from lmmr1.files import verify
 from lmmr1.hub_commits import resolve, split_revision
@@ -48,6 +48,29 @@ def prepare(
     problems, count = _read(benchmark, path, reader(path, raw), limit, workspace)
     found = check_pin(benchmark, path, raw, pin, count, any_data)
     return Prepared(benchmark, problems, hashlib.sha256(raw).hexdigest()[:16], found)
+
+
+def survey(
+    benchmark: Benchmark, data_root: Path | None, benchmark_dir: Path | None, any_data: bool = False
+) -> Survey | None:
+    """What `prepare` will find in a file that lies here, images apart; None for data that are to be downloaded.
+
+    Imports no harness. Raises UserError as `prepare` does for a file that is missing, malformed or not the pinned one.
+    """
+    if benchmark.source != "micro" and data_root is None:
+        return None
+    path, pin = _locate(benchmark, data_root, benchmark_dir, Path())
+    verify(path)
+    raw = _read_bytes(path)
+    reader = READERS[path.suffix] if benchmark.source == "micro" else _reader(benchmark, path)
+    adapt = ADAPTERS[benchmark.dataset]
+    if reader is mathvision_rows:  # its questions take a hint from the tool, which is half a minute to import
+        categories = [str(row.get("subject")) for _, row in jsonl_rows(path, raw)]
+    else:
+        rows = (adapt(row, where) for where, row in reader(path, raw))
+        categories = [str(row.get("category") or "") for row in rows if row is not None]
+    found = check_pin(benchmark, path, raw, pin, len(categories), any_data)
+    return Survey(hashlib.sha256(raw).hexdigest()[:16], found, tuple(categories))
 
 
 def _locate(

@@ -70,13 +70,11 @@ def judge_prompts(dataset: str) -> list[str]:
 
 def judge_record(protocol: ProtocolSettings, benchmark: Benchmark) -> dict[str, Any] | None:
     """What a record says of the judge; None where none is asked."""
-    if protocol.judge is None or not protocol.judged(benchmark):
+    asked = protocol.judge_calls(benchmark)
+    if asked is None:
         return None
     prompts = "\n".join(judge_prompts(benchmark.dataset))
-    settings = protocol.judge.model_dump(mode="json")
-    used = {"mmstar": ["option"], "mathverse": ["extract", "compare"]}.get(benchmark.dataset, ["extract"])
-    kept = {key: settings[key] for key in ("model", "seed", *used)}
-    return kept | {"prompt_sha256": hashlib.sha256(prompts.encode()).hexdigest()[:16]}
+    return asked | {"prompt_sha256": hashlib.sha256(prompts.encode()).hexdigest()[:16]}
 
 
 def score_all(

@@ -64,8 +64,17 @@ class Candidate:
     """The system message that most of its training rows brought; None where they brought none, or nobody knows."""
 
 
+Accept = Callable[[AnyJob, EvalModel | None], None]
+"""Raises UserError for a job whose record would be of no use; asked again once the model is loaded."""
+
+
 def evaluate(
-    model: str, benchmarks: list[str], out: Path, options: Options, checkpoint: str | None = None
+    model: str,
+    benchmarks: list[str],
+    out: Path,
+    options: Options,
+    checkpoint: str | None = None,
+    accept: Accept | None = None,
 ) -> list[EvalRecord]:
     """Evaluate one model; all records, in the order of `benchmarks`.
 
@@ -76,6 +85,7 @@ def evaluate(
         out: gets `{benchmark}/record.json`, `{benchmark}/samples.jsonl`, the harness's own files, and `timing.json`.
         options: protocol, data and limits.
         checkpoint: key to record; without it a hash of the model's files, or the Hub id with its commit.
+        accept: asked about every job before the model is loaded, and about those to be run before it answers.
 
     Raises:
         UserError: an unknown benchmark, a bad data file, a folder without a model, a judge that is not there.
@@ -83,8 +93,11 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
         found = identify_after_names(model, benchmarks)
         jobs = plan(benchmarks, Path(workspace), options)
+        for job in jobs if accept else ():
+            accept(job, None)
         load = partial(_load, found, options)
-        return run_jobs(load, jobs, out, options, checkpoint or found.key, workers_for(found.weights, jobs, options))
+        workers = workers_for(found.weights, jobs, options)
+        return run_jobs(load, jobs, out, options, checkpoint or found.key, workers, accept)
 
 
 def _load(model: Candidate, options: Options) -> EvalModel:
@@ -124,6 +137,7 @@ def run_jobs(
     options: Options,
     checkpoint: str,
     workers: int = 1,
+    accept: Accept | None = None,
 ) -> list[EvalRecord]:
     """Run what is not done yet; the model is loaded only if something is, by `workers` processes. All records, in the
     order of `jobs`."""
@@ -139,6 +153,8 @@ def run_jobs(
                 stack.enter_context(owned(out, f"evaluating {job.name}", f".{job.name}.lock"))
             start = time.perf_counter()
             model = stack.enter_context(loaded(load, workers))
+            for job in open_jobs if accept else ():
+                accept(job, model)
             judge = stack.enter_context(_judge(server, out, options))
             _add_timing(out, {"load_model": {"seconds": round(time.perf_counter() - start, 3)}})
             for job in open_jobs:
