@@ -162,14 +162,8 @@ def test_the_workflow_serves_the_judge_while_it_evaluates(checkout, stand_in, tm
     assert done.returncode == 0, done.stderr[-2000:] + log
     started, ended = notes(stand_in)[2:]
     assert started["argv"][:2] == ["serve", MODEL] and ended["asked"] > 0 and gone(started["pid"])
-    (record,) = [r for r in json.loads((checkout / main).read_text()) if r["subset"] == "all"]
-    assert record["protocol"]["judge"]["model"] == MODEL and record["protocol"]["protocol"] == "paper"
-    assert str(checkout) not in (checkout / "results/judged/profile.json").read_text() if (
-        checkout / "results/judged/profile.json"
-    ).exists() else True
-    (record,) = [
-        r
-        for r in json.loads((checkout / main.replace("judged/", "judged/protocols/rule/")).read_text())
-        if r["subset"] == "all"
-    ]
-    assert not record["protocol"]["judge"] and record["protocol"]["protocol"] == "rule"
+    headline = lambda path: next(r for r in json.loads((checkout / path).read_text()) if r["subset"] == "all")
+    asked = headline(main)["protocol"]
+    assert asked["judge"]["model"] == MODEL and asked["protocol"] == "paper"
+    again = headline(main.replace("judged/", "judged/protocols/rule/"))["protocol"]
+    assert not again["judge"] and again["protocol"] == "rule"
