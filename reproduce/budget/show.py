@@ -159,7 +159,7 @@ def _evaluation_table(e: Estimate) -> Table:
 
 
 def _table(*heads: str) -> Table:
-    table = Table(box=None, padding=(0, 1))
+    table = Table(box=None, padding=(0, 1), collapse_padding=True)
     for head in heads:
         table.add_column(head, no_wrap=True)
     return table
