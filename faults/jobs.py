@@ -82,7 +82,8 @@ def _job(rule: str, facts: str, shell: str) -> Job | None:
     if rule not in STAGES:
         return None
     words = shlex.split(shell)
-    at, end = words.index("-m"), min(words.index(mark) for mark in (">", "2>") if mark in words)
+    end = min(words.index(mark) for mark in (">", "2>") if mark in words)
+    at = max(i for i, word in enumerate(words[:end]) if word == "-m")  # the last: an evaluation is run by reproduce.gpu
     named = dict(re.findall(r"^    (input|output|log): (.*)$", facts, re.MULTILINE))
     lists = [tuple(filter(None, named.get(key, "").split(", "))) for key in ("input", "output")]
     return Job(rule, *lists, named["log"], words[at + 1], tuple(words[at + 2 : end]))
