@@ -271,7 +271,7 @@ def test_faults_lose_nothing(finished):
         (["profile=mirco"], "unknown profile 'mirco'"),
         (["profile=smoke", "colour=red"], "unknown key 'colour'"),
         (["profile=smoke", "arms=[fer]"], "unknown name 'fer'"),
-        (["profile=smoke", "name=a b; touch x"], "key name"),
+        (["profile=smoke", "name=a b; touch x"], "name: String should match pattern"),
         (["profile=smoke", "eval={protocols: [papr]}"], "unknown protocol 'papr'"),
         (["profile=cluster"], "key eval.judge: protocol paper asks a judge about mathvision"),
     ],
