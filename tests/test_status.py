@@ -111,7 +111,7 @@ def test_json_adds_up(run):
 
 
 def test_every_protocol_has_its_own_jobs(run):
-    plan, root = run
+    _, root = run
     more = Plan.load({"profile": "smoke", "name": "x", "arms": ["baseline"], "eval": {"protocols": ["rule", "paper"]}})
     found = [j for j in status_of(more, root, NOW).jobs if j.kind == "evaluate"]
     (other,) = [j for j in found if (j.round, j.benchmark) == ("protocols/paper", "micro_chain")]
