@@ -54,7 +54,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        body = json.dumps({"object": "list", "data": [{"id": m, "object": "model"} for m in self.server.models]}).encode()
+        body = json.dumps(
+            {"object": "list", "data": [{"id": m, "object": "model"} for m in self.server.models]}
+        ).encode()
         self.send_response(200 if self.path == "/v1/models" else 404)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
