@@ -30,8 +30,10 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.models: list[str] = []
+        """What GET /v1/models lists."""
         self.requests: list[dict] = []
         self.rule: Callable[[str], str] = judge_by_rule
         self.status: Callable[[int], int] = lambda number: 200
@@ -51,6 +53,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         pass
+
+    def do_GET(self) -> None:
+        body = json.dumps(
+            {"object": "list", "data": [{"id": m, "object": "model"} for m in self.server.models]}
+        ).encode()
+        self.send_response(200 if self.path == "/v1/models" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -327,10 +327,22 @@ def test_requests_change_what_they_say():
     assert longer.stages[0].hours.likely > one.stages[0].hours.likely
     assert longer.stages[0].lengths.origin.startswith("given (completion)")
     assert estimate(plan, Request(completion_tokens=10**6)).stages[0].lengths.completion == 4096
-    judged = {v.benchmark: v.judge_calls for v in estimate(plan, Request(protocol="paper")).evaluations}
+    ways = {p: estimate(plan, Request(gpus=1, protocol=p)) for p in ("paper", "rule")}
+    judged = {v.benchmark: v.judge_calls for v in ways["paper"].evaluations}
     arms = len(plan.arms)
     assert (judged["math500"], judged["mathvision"], judged["mathverse"]) == (0, 3040 * arms, 2 * 3940 * arms)
-    assert sum(v.judge_calls for v in one.evaluations) == 0
+    assert sum(v.judge_calls for v in ways["rule"].evaluations) == 0
+
+
+def test_every_protocol_of_the_profile_is_paid_for():
+    plan = Plan.load({"profile": "paper"})
+    both = {v.benchmark: v for v in estimate(plan, Request(gpus=1)).evaluations}
+    once = {v.benchmark: v for v in estimate(plan, Request(gpus=1, protocol="paper")).evaluations}
+    assert {b: v.runs // once[b].runs for b, v in both.items()} == {
+        b: 1 if plan.benchmarks[b].harness == "agents" else 2 for b in plan.benchmarks
+    }
+    assert {b: v.judge_calls for b, v in both.items()} == {b: v.judge_calls for b, v in once.items()}
+    assert both["math500"].hours.likely == pytest.approx(2 * once["math500"].hours.likely)
 
 
 def test_power_of_the_planned_evaluation():
@@ -378,8 +390,20 @@ def test_games_are_counted_as_games():
     )
     costs, games = workload().cpu.evaluate, measured.jobs(plan).evaluate
     for arm, seconds in measured.jobs(without).evaluate.items():
-        played = costs["start"] + len(plan.seeds_of(arm)) * 110 * costs["per_game"]
-        assert games[arm] - seconds == pytest.approx(played)
+        assert games[arm] - seconds == pytest.approx(len(plan.seeds_of(arm)) * 110 * costs["per_game"])
+
+
+def test_an_arm_is_loaded_once_for_all_its_benchmarks(tmp_path, monkeypatch):
+    """What its process took here before is taken for all of them, and a further protocol is a process of its own."""
+    monkeypatch.chdir(tmp_path)
+    plan = Plan.load({"profile": "smoke", "name": "mine"})
+    file = tmp_path / plan.results("timings", "fre", "evaluate_arm.tsv")
+    assert str(file.relative_to(tmp_path)) in plan.timings()
+    file.parent.mkdir(parents=True)
+    file.write_text("s\th:m:s\n77.5\t0:01:17\n")
+    assert measured.jobs(plan).evaluate["fre"] == 77.5 != measured.jobs(plan).evaluate["two_stage"]
+    more = Plan.load({"profile": "smoke", "name": "mine", "eval": {"protocols": ["rule", "vlmevalkit"]}})
+    assert measured.jobs(more).evaluate["fre"] > 77.5 + workload().cpu.evaluate["start"]
 
 
 def test_command(monkeypatch):

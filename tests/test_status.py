@@ -110,6 +110,19 @@ def test_json_adds_up(run):
     assert json.loads(json.dumps(found)) == found and found["report"] is False
 
 
+def test_every_protocol_has_its_own_jobs(run):
+    _, root = run
+    more = Plan.load({"profile": "smoke", "name": "x", "arms": ["baseline"], "eval": {"protocols": ["rule", "paper"]}})
+    found = [j for j in status_of(more, root, NOW).jobs if j.kind == "evaluate"]
+    (other,) = [j for j in found if (j.round, j.benchmark) == ("protocols/paper", "micro_chain")]
+    assert len(found) == len(more.benchmarks) + len(more.evaluations.prompted) and other.state == "missing"
+    record = root / more.results("protocols/paper/baseline/0/eval/micro_chain/record.json")
+    record.parent.mkdir(parents=True)
+    record.write_text("[]")
+    states = {(j.round, j.benchmark): j.state for j in status_of(more, root, NOW).jobs if j.benchmark == "micro_chain"}
+    assert states == {(None, "micro_chain"): "missing", ("protocols/paper", "micro_chain"): "finished"}
+
+
 def test_command(run, monkeypatch):
     plan, root = run
     monkeypatch.setenv("COLUMNS", "80")
