@@ -25,6 +25,8 @@ STAGES = {
     "play_scripted": "evaluation, agents",
     "scores": "scores",
     "scores_of_players": "scores",
+    "prompt_records": "evaluation, prompt styles",
+    "prompt_records_adopted": "evaluation, prompt styles",
     "prompt_scores": "scores",
     "prompt_styles": "tables",
     "contamination": "tables",

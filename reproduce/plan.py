@@ -314,6 +314,11 @@ class Plan:
         folders = [self.results("prompts", style, arm, str(s)) for s in self.seeds_of(arm)]
         return [f"{folder}/eval/{b}/record.json" for folder in folders for b in self.prompted]
 
+    def style_outputs(self, seeds: Iterable[int]) -> list[str]:
+        """The record files of one arm under one prompt style (both wildcards); never empty, as in `eval_outputs`."""
+        folders = [self.results("prompts", "{style}", "{arm}", str(s)) for s in seeds]
+        return [f"{f}/eval/{b}/record.json" for f in folders for b in self.prompted or ["no_prompted_benchmark"]]
+
     @property
     def prompted(self) -> list[str]:
         """Benchmarks that a prompt style changes: agents are asked in the words of their game."""

@@ -185,16 +185,18 @@ rule plot_evidence:
         "--out-dir {REPORT} > {log} 2>&1"
 
 
-rule prompt_scores:
+# the evaluation and the table are two rules: `lmmr1 bundle report` runs the second one only
+rule prompt_records:
     input:
         manifests=lambda wc: plan.runs([wc.arm], "manifest.json"),
         benchmarks=[f for h in PROMPTED for f in plan.benchmark_files(h)],
     output:
-        plan.results("prompts", "{style}", "{arm}", "scores.csv"),
+        plan.style_outputs(plan.seeds),
     log:
         plan.results("logs", "prompts_{style}_{arm}.log"),
     wildcard_constraints:
         style=alternatives(plan.profile.eval.prompts),
+        arm=alternatives(plan.trained),
     threads: plan.threads("evaluate")
     resources:
         **plan.resources("evaluate"),
@@ -204,9 +206,27 @@ rule prompt_scores:
             for h in PROMPTED
             if plan.of_harness(h)
         ),
-        records=lambda wc: plan.style_records(wc.arm, wc.style),
     shell:
-        "( {params.evaluate} && {PYTHON} reports.scores --records {params.records} --out {output} ) > {log} 2>&1"
+        "( {params.evaluate} ) > {log} 2>&1"
+
+
+use rule prompt_records as prompt_records_adopted with:
+    output:
+        plan.style_outputs(plan.seeds[:1]),
+    wildcard_constraints:
+        style=alternatives(plan.profile.eval.prompts),
+        arm=alternatives(plan.adopted),
+
+
+use rule scores as prompt_scores with:
+    input:
+        lambda wc: plan.style_records(wc.arm, wc.style),
+    output:
+        plan.results("prompts", "{style}", "{arm}", "scores.csv"),
+    log:
+        plan.results("logs", "prompt_scores_{style}_{arm}.log"),
+    wildcard_constraints:
+        style=alternatives(plan.profile.eval.prompts),
 
 
 rule prompt_styles:
