@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lmmr1.exits import FAILURE
@@ -18,46 +19,69 @@ SCORES = "scores.csv"
 """Tables of scores are read from the records, wherever they lie, and belong to the report."""
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One file that the workflow makes."""
+
+    path: str
+    rule: str
+    missing: bool
+
+
 def report_again(results: Path, cores: str) -> None:
     """Make the report of `results` (results/NAME below the Snakefile's folder) again; no training, no evaluation.
 
-    Nothing but the rules of `report_rules` may run: where one of their inputs is missing, the workflow stops and names
-    it. Raises UserError where `results` lies elsewhere, SystemExit with code 1 where Snakemake fails.
+    Made again is every file that a rule of `_reporting` writes; nothing else may run. Raises UserError where `results`
+    lies elsewhere, or lacks a file that the report is made from; SystemExit with code 1 where Snakemake fails.
     """
     plan = Plan.load(read_yaml(results / "profile.json"))
     if results.resolve() != (ROOT / plan.results()).resolve():
         raise UserError(f"{results}: expected {ROOT / plan.results()}; unpack it with --into {ROOT}")
-    rules = report_rules(results)
-    options = ["--quiet", "rules", "reason", "host", "--cores", cores, "--forcerun", *rules]
-    if _workflow(results, *options, "--allowed-rules", TARGET, *rules).returncode:
+    files = _listed(results)
+    rules = _reporting(files, Path(plan.results("report")))
+    allowed = ["--allowed-rules", TARGET, *rules]
+    _require_all(files, rules, _listed(results, *allowed))
+    options = ["--quiet", "rules", "reason", "host", "--cores", cores, "--forcerun", *rules, *allowed]
+    if _workflow(results, *options).returncode:
         sys.exit(FAILURE)
 
 
-def report_rules(results: Path) -> list[str]:
-    """Every rule behind the run's targets that writes below results/NAME/report/, or a scores.csv.
+def _listed(results: Path, *options: str) -> list[_File]:
+    """Every file behind the run's targets, by the workflow's own account."""
+    done = _workflow(results, "--cores", "1", "--summary", *options, capture=True)
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+        sys.exit(FAILURE)
+    rows = csv.DictReader(io.StringIO(done.stdout), delimiter="\t", quoting=csv.QUOTE_NONE)
+    return [_File(row["output_file"], row["rule"], row["status"] == "missing") for row in rows]
 
-    They are read from the workflow's own list of files, so that a rule that is added later cannot be forgotten. Raises
-    UserError where such a rule writes other files too: it would measure again what the report must only read.
+
+def _reporting(files: Sequence[_File], report: Path) -> list[str]:
+    """The rules that write below results/NAME/report/, or a scores.csv: read from the workflow, so none is forgotten.
+
+    Raises UserError where such a rule writes other files too: it would measure again what the report must only read.
     """
-    listed = _workflow(results, "--cores", "1", "--summary", capture=True)
-    if listed.returncode:
-        sys.stderr.write(listed.stderr)
-        sys.exit(FAILURE)
     outputs: dict[str, list[str]] = {}
-    for row in csv.DictReader(io.StringIO(listed.stdout), delimiter="\t", quoting=csv.QUOTE_NONE):
-        outputs.setdefault(row["rule"], []).append(row["output_file"])
-    return _reporting(outputs, Path(results.parent.name, results.name, "report"))
-
-
-def _reporting(outputs: dict[str, list[str]], report: Path) -> list[str]:
+    for file in files:
+        outputs.setdefault(file.rule, []).append(file.path)
     found = []
-    for rule, files in outputs.items():
-        reported = [f for f in files if Path(f).is_relative_to(report) or Path(f).name == SCORES]
-        if reported and len(reported) < len(files):
-            other = next(f for f in files if f not in reported)
+    for rule, paths in outputs.items():
+        reported = [p for p in paths if Path(p).is_relative_to(report) or Path(p).name == SCORES]
+        if reported and len(reported) < len(paths):
+            other = next(p for p in paths if p not in reported)
             raise UserError(f"rule {rule}: writes {reported[0]} and {other}; a rule of the report writes nothing else")
         found += [rule] if reported else []
     return found
+
+
+def _require_all(files: Sequence[_File], rules: Sequence[str], makeable: Sequence[_File]) -> None:
+    """Snakemake takes an old table for given where a record behind it is missing: that must not pass for a new one."""
+    can = {file.path for file in makeable}
+    left = [file.path for file in files if file.rule in rules and file.path not in can]
+    if left:
+        absent = [file.path for file in files if file.rule not in rules and file.missing]
+        missing = ", ".join(absent[:3]) or "a file that it is made from"
+        raise UserError(f"{left[0]}: cannot be made again, {missing} is missing; put it there, or unpack the run again")
 
 
 def _workflow(results: Path, *options: str, capture: bool = False) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lmmr1.types import UserError
-from reproduce.again import _reporting
+from reproduce.again import _File, _reporting
 from tests.checkouts import snakemake
 
 REPORT = Path("results/smoke/report")
@@ -81,18 +81,20 @@ def test_a_missing_record_is_named_and_not_measured_again(run):
     done = report_again(run)
     there = record.exists()
     record.write_bytes(kept)
-    assert done.returncode == 1 and not there
-    assert "results/smoke/prompts/none/fre/0/eval/micro_chain/record.json" in done.stderr
+    assert done.returncode == 2 and not there, done.stdout + done.stderr
+    said = f"cannot be made again, {record.relative_to(run)} is missing"
+    assert f"results/smoke/prompts/none/fre/scores.csv: {said}" in done.stderr
 
 
 def test_a_rule_that_reports_and_measures_is_refused():
-    outputs = {
-        "train": ["results/x/fre/0/manifest.json"],
-        "scores": ["results/x/fre/scores.csv", "results/x/prompts/none/fre/scores.csv"],
-        "later": ["results/x/report/new/table.csv"],
-        "other": ["results/y/report/table.csv"],
-    }
-    assert _reporting(outputs, Path("results/x/report")) == ["scores", "later"]
-    both = {"both": ["results/x/fre/0/eval/b/record.json", "results/x/fre/scores.csv"]}
-    with pytest.raises(UserError, match=r"rule both: writes .*scores.csv and .*record.json"):
-        _reporting(both, Path("results/x/report"))
+    files = [
+        _File("results/x/fre/0/manifest.json", "train", False),
+        _File("results/x/fre/scores.csv", "scores", False),
+        _File("results/x/prompts/none/fre/scores.csv", "scores", True),
+        _File("results/x/report/new/table.csv", "later", True),
+        _File("results/y/report/table.csv", "other", False),
+    ]
+    assert _reporting(files, Path("results/x/report")) == ["scores", "later"]
+    files.append(_File("results/x/fre/0/eval/b/record.json", "scores", False))
+    with pytest.raises(UserError, match=r"rule scores: writes .*scores.csv and .*record.json"):
+        _reporting(files, Path("results/x/report"))
