@@ -50,4 +50,4 @@ def _text(cell: dict[str, Any], kind: str) -> str:
         return ""
     keys = ("shared", "checked") if kind == "overlap" else ("words_only", "words_checked")
     found, of = (int(overlap[key]) for key in keys)
-    return f"{100 * found / max(of, 1):.1f} ({found}/{of})"
+    return f"{100 * found / of:.1f} ({found}/{of})" if of else ""
