@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -380,10 +380,14 @@ def _main(args: argparse.Namespace) -> None:
 
 
 def _evaluate_all(models: list[Candidate], outs: list[Path], benchmarks: list[str], options: Options) -> None:
-    """Evaluate models into their folders, and print what came out."""
+    """Evaluate models into their folders, and print what came out. All is planned before the first one is loaded."""
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
-        jobs = plan(benchmarks, Path(workspace), options)
+        plans = {
+            prompt: plan(benchmarks, Path(tempfile.mkdtemp(dir=workspace)), replace(options, training_prompt=prompt))
+            for prompt in dict.fromkeys(model.system_prompt for model in models)
+        }
         for model, out in zip(models, outs, strict=True):
+            jobs = plans[model.system_prompt]
             load, workers = partial(_load, model, options), workers_for(model.weights, jobs, options)
             for r in run_jobs(load, jobs, out, options, model.key, workers):
                 if r.subset == "all":

@@ -21,8 +21,9 @@ NOW = 1_000_000_000.0
 
 
 @pytest.fixture
-def run(tmp_path, tiny_model):
+def run(tmp_path, tiny_model, tmp_path_factory, monkeypatch):
     """A run of three arms with nothing but a baseline, its prompts and its profile."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))  # the estimate reads what a run left in this folder
     plan = Plan.load({"profile": "smoke", "name": "x", "arms": ["baseline", "fre", "two_stage"], "seeds": [0, 1]})
     write_manifest(tmp_path / plan.results("baseline/0/manifest.json"), adopt(str(tiny_model), "micro base"))
     for n, stage in enumerate(plan.used_stages, 8):
