@@ -305,8 +305,21 @@ class Plan:
 
     @property
     def probed(self) -> list[str]:
-        """Benchmarks that are compared with the training prompts: those whose files are made here."""
-        return [b for h in PROMPTED for b in self.micro_benchmarks(h)] if self.used_stages else []
+        """Benchmarks that are compared with the training prompts, as far as their files are there."""
+        return self.evaluations.prompted if self.used_stages else []
+
+    def probe_arguments(self) -> list[str]:
+        """Where `lmmr1 contamination` finds the files that no rule makes; without a folder, where they were downloaded."""
+        settings = self.profile.eval
+        where = ["--data-root", settings.data_root] if settings.data_root else []
+        return [*where, "--any-data"] if settings.any_data else where
+
+    def after_downloads(self) -> list[str]:
+        """What is there once the benchmarks that no rule makes were downloaded: records of the first arm."""
+        fetched = [b for b in self.probed if self.benchmarks[b].source != "micro"]
+        if not fetched or self.profile.eval.data_root:
+            return []
+        return [r for r in self.records(list(self.arms)[:1]) if r.split("/")[-2] in fetched]
 
     def timings(self) -> list[str]:
         """What Snakemake measured of the jobs that cost time: checkpoints, trainings, evaluations."""
@@ -396,6 +409,10 @@ class Plan:
         """Hash of the report's source, so that an edited table or plot is made again, and nothing that costs time."""
         files = sorted(p for p in (ROOT / "reports").rglob("*") if p.suffix in (".py", ".css", ".js", ".jinja", ".rst"))
         return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()[:12]
+
+    def code_of(self, folder: str, *names: str) -> str:
+        """Hash of source files whose edit makes a job's result another one."""
+        return hashlib.sha256(b"".join((ROOT / folder / name).read_bytes() for name in names)).hexdigest()[:12]
 
     @property
     def numerics(self) -> int:

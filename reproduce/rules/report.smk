@@ -189,12 +189,14 @@ rule plot_evidence:
         "--out-dir {REPORT} > {log} 2>&1"
 
 
+# a measurement, not a part of the report: whoever reports again from a bundle has neither the benchmarks nor the pictures
 rule contamination:
     input:
         train=[plan.results("data", f"{stage}.jsonl") for stage in plan.used_stages],
         benchmarks=[f for h in PROMPTED for f in plan.benchmark_files(h)],
+        downloaded=plan.after_downloads(),
     output:
-        f"{REPORT}/contamination.json",
+        plan.results("contamination.json"),
     log:
         plan.results("logs", "contamination.log"),
     resources:
@@ -203,9 +205,11 @@ rule contamination:
         benchmarks=",".join(plan.probed),
         train=lambda wc, input: [word for path in input.train for word in ("--train", path)],
         folder=plan.results("benchmarks"),
+        where=plan.probe_arguments(),
+        code=plan.code_of("evals", "contamination.py", "pictures.py", "training_texts.py"),
     shell:
         "{PYTHON} reproduce.cli contamination --benchmarks {params.benchmarks:q} --benchmark-dir {params.folder:q} "
-        "{params.train:q} --out {output} > {log} 2>&1"
+        "--if-there {params.where:q} {params.train:q} --out {output} > {log} 2>&1"
 
 
 rule page:
@@ -225,7 +229,7 @@ rule page:
         protocols=(
             [f"{REPORT}/protocols.csv"] if plan.evaluations.protocols else []
         ),
-        contamination=[f"{REPORT}/contamination.json"] if plan.probed else [],
+        contamination=[plan.results("contamination.json")] if plan.probed else [],
     output:
         report(
             f"{REPORT}/index.html",
