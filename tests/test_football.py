@@ -1,6 +1,5 @@
 """Contract: football is scored as MageBench scores it, no text breaks a turn, and no simulator takes an episode with it."""
 
-import json
 import math
 import os
 import random
