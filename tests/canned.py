@@ -11,7 +11,7 @@ import functools
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,17 @@ def _planned(name: str, protocol: str, n: int | None, options: tuple[tuple[str, 
         (job,) = planning.plan([name], Path(folder), chosen)
     assert isinstance(job, Job)
     return job
+
+
+def restricted(job: Job, keep: Callable[[Problem], bool]) -> Job:
+    """The job as it would be of a file with these problems alone."""
+    whole = job.measurement.prepared
+    part = replace(whole, problems=tuple(filter(keep, whole.problems)), data_sha256="1" * 16)
+    return replace(
+        job,
+        measurement=replace(job.measurement, prepared=part),
+        settings=job.settings | {"data_sha256": part.data_sha256},
+    )
 
 
 def prepared(benchmark: Benchmark, n: int | None) -> Prepared:
