@@ -20,6 +20,7 @@ from evals.agents.baselines import player
 from evals.agents.sokoban_levels import LevelSpec, generate, levels_text
 from evals.plan import Options, plan
 from evals.run import run_jobs
+from evals.samples import read_samples
 from lmmr1.types import UserError
 from reports import compare, gate, paper_tables, scores
 from reports.answers import Limits
@@ -100,7 +101,7 @@ def level_means(root: Path, arm: str, benchmark: str) -> np.ndarray:
     """(seeds, levels), from the sample files alone."""
     runs = []
     for path in sorted(root.glob(f"results/x/{arm}/*/eval/{benchmark}/samples.jsonl")):
-        rows = pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
+        rows = pd.DataFrame([(s.doc_id, s.value("score")) for s in read_samples(path)], columns=["doc_id", "score"])
         runs.append(rows.groupby("doc_id").score.mean().to_numpy())
     return np.array(runs)
 
@@ -228,17 +229,21 @@ def test_a_damaged_sample_is_named(root, monkeypatch, tmp_path):
     agents = parse_agents(["micro_football"])
     rows = headline(scores.read_scores([Path("results/x/baseline/scores.csv")]), agents)
     sample = json.loads(Path(rows.iloc[0].samples).read_text().splitlines()[0])
-    for damage in ({"filtered_resps": ["action_fly"]}, {"doc": {"id": "a", "level": "{}"}}, {"doc": None}):
+    for damage, named in (
+        ({"filtered_resps": ["action_fly"]}, "doc_id 0: cannot be redrawn"),
+        ({"doc": {"id": "a", "level": "{}"}}, "doc_id 0: cannot be redrawn"),
+        ({"doc": None}, "line 1: `doc`"),
+    ):
         path = tmp_path / "samples.jsonl"
         path.write_text(json.dumps(sample | damage) + "\n")
-        with pytest.raises(UserError, match="doc_id 0: cannot be redrawn"):
+        with pytest.raises(UserError, match=named):
             strips(rows.assign(samples=str(path)), agents, LIMITS)
 
 
 def test_a_football_strip_ends_where_the_episode_ended(root):
     """The replay of the recorded moves earns what the record says."""
     path = root / "results/x/mgt_sokoban/0/eval/micro_football/samples.jsonl"
-    for row in map(json.loads, path.read_text().splitlines()):
+    for row in read_samples(path):
         frames = football.replay(row, seed=0)
-        assert len(frames) == row["turns"] + 1
-        assert frames[0].frames_left - frames[-1].frames_left == row["frames"]
+        assert len(frames) == row.turns + 1
+        assert frames[0].frames_left - frames[-1].frames_left == row.frames

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.report_tree import HOSTILE, NAMES, SKILL, build, write_jsonl, write_tree
+from tests import canned
+from tests.report_tree import HOSTILE, NAMES, SKILL, build, write_tree
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `dev`)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -50,14 +51,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         results = write_tree(root, n=ITEMS)
         for arm in SKILL:
-            poison(results / arm / "0/eval/micro_chain/samples.jsonl")
+            poison(results / arm / "0/eval/micro_chain")
         return build(results) / "index.html"
 
 
-def poison(path: Path) -> None:
-    """Put an attack into every text of the first items of a sample file; ids stay those of the other seeds."""
-    rows = read(path)
-    for row, attack in zip(rows, [*ATTACKS, *QUIET, HOSTILE], strict=False):
+def poison(folder: Path) -> None:
+    """Put an attack into every text of the first items of an evaluation; ids stay those of the other seeds."""
+    attacks = iter([*ATTACKS, *QUIET, HOSTILE])
+
+    def attacked(row: dict) -> None:
+        if (attack := next(attacks, None)) is None:
+            return
         row["doc"]["question"] = f"{attack} question"
         row |= {
             "resps": [[f"{attack} answer"]],
@@ -65,7 +69,8 @@ def poison(path: Path) -> None:
             "category": attack.replace("\ud800", ""),
             "note": attack,
         }
-    write_jsonl(path, rows)
+
+    canned.change_rows(folder, attacked)
 
 
 def read(path: Path) -> list[dict]:
