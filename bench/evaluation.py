@@ -29,6 +29,7 @@ from evals.generation import load_model
 from evals.plan import Options, plan
 from evals.problems import Measurement
 from evals.run import evaluate
+from evals.samples import read_samples
 from evals.vlmeval_import import BaseModel, environment, infer_data_job
 from evals.vlmevalkit import Message, build, key_of, to_sample
 from evals.workers import cores
@@ -116,9 +117,9 @@ def tool_loop(model: str, options: Options, folder: Path) -> Run:
 def our_run(model: str, options: Options, out: Path) -> Run:
     """`lmmr1 eval` after the model is loaded, scoring and records included."""
     evaluate(model, [BENCHMARK], out, options)
-    rows = [json.loads(line) for line in (out / BENCHMARK / "samples.jsonl").read_text().splitlines()]
+    rows = read_samples(out / BENCHMARK / "samples.jsonl")
     timing = json.loads((out / "timing.json").read_text())[BENCHMARK]
-    return Run(timing["seconds"], timing["cpu_seconds"], [row["resps"][0][0] for row in rows])
+    return Run(timing["seconds"], timing["cpu_seconds"], [row.response for row in rows])
 
 
 def run_side(side: Side, args: argparse.Namespace) -> Run:
