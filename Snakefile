@@ -1,4 +1,5 @@
 # One command for all arms: snakemake --cores all reproduce_all [--config profile=smoke|micro|paper|single_gpu|cluster|...]
+import shlex
 import sys
 from snakemake.utils import min_version
 
@@ -10,10 +11,12 @@ configfile: "config/config.yaml"
 
 from lmmr1.types import UserError
 from reproduce.plan import Plan, alternatives
+from reproduce.evaluations import HARNESSES, PROMPTED
 from reproduce.start import require_ready, tell_jobs
 
 try:
     plan = Plan.load(config)
+    plan.check_judge()
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -21,10 +24,23 @@ except UserError as error:
 tell_jobs(plan)
 RUN = plan.results("{arm}", "{seed}")
 REPORT = plan.results("report")
-PYTHON = f"OMP_NUM_THREADS=1 {sys.executable} -m"  # one thread per process: two busy ones on two cores are 3-8 times slower
+PYTHON = f"OMP_NUM_THREADS=1 {shlex.quote(sys.executable)} -m"  # one thread per process: two busy ones on two cores are 3-8 times slower
 
 SEAL = ' && cd "$(dirname {output})" && f="$(basename {output})" && sha256sum "$f" > ".$f.sha256"'  # lmmr1/files.py
-TRAIN = f"{PYTHON} {plan.launcher}lmmr1.train"
+# A job takes its GPUs itself, whether Snakemake counts them (--resources gpu=N) or not: reproduce/gpu.py
+GPUS = plan.profile.resources.train.gpus
+TRAIN = f"{PYTHON} {f'reproduce.gpu {GPUS} env {PYTHON} ' if GPUS else ''}{plan.launcher}lmmr1.train"
+OWN_GPUS = plan.profile.resources.evaluate.gpus
+EVALUATE = (
+    "{PYTHON} {params.through:q} {OWN_GPUS} env {PYTHON} evals.run {params.arguments:q} > {log} 2>&1"
+)
+
+
+def through(round_, benchmarks=None):
+    """The module that runs an evaluation: on GPUs of its own and, where its protocol asks one, with a judge."""
+    if plan.evaluations.judged(round_, benchmarks):
+        return ["reproduce.judge", "--model", plan.evaluations.judge_of(round_)]
+    return ["reproduce.gpu"]
 
 
 wildcard_constraints:
@@ -54,8 +70,17 @@ else:
     include: "reproduce/rules/eval_each.smk"
 
 
-include: "reproduce/rules/players.smk"
+if plan.players:
+
+    include: "reproduce/rules/players.smk"
+
+
 include: "reproduce/rules/report.smk"
+
+
+if plan.evaluations.further:
+
+    include: "reproduce/rules/rounds.smk"
 
 
 onstart:
@@ -77,6 +102,7 @@ rule reproduce_all:
         # the edge files of every run are targets, so a crashed stage can never hide behind an old report
         plan.runs(plan.arms, "manifest.json"),
         plan.records(plan.arms),
+        [r for way in plan.evaluations.further for arm in plan.arms for r in plan.evaluations.records(way, arm)],
         [r for player in plan.players for r in plan.player_records(player)],
         [plan.results(arm, "scores.csv") for arm in plan.arms],
         f"{REPORT}/index.html",

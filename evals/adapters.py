@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from evals.option_order import option_order
+from evals.scorers.olympiadbench import tolerances
 from lmmr1.types import UserError
 
 Row = dict[str, Any]
@@ -160,6 +161,10 @@ def olympiadbench(row: Row, where: str) -> Row | None:
     if not source.startswith("OE_") or "_en_" not in source:
         return None
     answers = literal_list(text_cell(row, "final_answer", where), "final_answer", where)
+    try:
+        tolerances(row.get("error"))
+    except UserError as e:
+        raise UserError(f"{where}: {e}") from None
     columns = ("context", "answer_type", "unit", "error")
     cells = {c: _or_nan(row.get(c, "")) for c in columns}
     cells |= {"source": source, "final_answer": row["final_answer"], "question": row["question"]}

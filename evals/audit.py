@@ -31,7 +31,12 @@ FLAGGED = 0.05
 OURS = "math_verify"
 """The scorer that the others are compared with: what training rewards."""
 
-FAMILIES = {"gpqa_diamond": "gpqa", "mathvista_mini": "mathvista"}
+FAMILIES = {
+    "gpqa_diamond": "gpqa",
+    "mathvista_mini": "mathvista",
+    "lm_eval_gpqa_diamond_cot_zeroshot": "gpqa",
+    "lm_eval_hendrycks_math500": "math500",
+}
 """Benchmark -> the name by which scorers know it, where that differs."""
 
 NO_ANSWER = ("no_answer", "no answer", "no option named", "unparsed")
@@ -170,11 +175,16 @@ def _check_golds(benchmark: str, answers: Sequence[StoredAnswer]) -> None:
     first: dict[str, StoredAnswer] = {}
     for answer in answers:
         known = first.setdefault(answer.item.id, answer)
-        if known.item.gold != answer.item.gold:
+        if _gold_text(known.item) != _gold_text(answer.item):
             raise UserError(
                 f"{answer.source}: item {answer.item.id[:40]!r} of {benchmark} has gold {answer.item.gold[:40]!r}, in "
                 f"{known.source} it has {known.item.gold[:40]!r}; the files are not of the same problems"
             )
+
+
+def _gold_text(item: Item) -> str:
+    """The right option's words, else the gold answer: each harness may show the options in an order of its own."""
+    return " ".join((item.right_choice or item.gold).split())
 
 
 # ------------------------------------------------------------------------------------------------------- verdicts

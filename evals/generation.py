@@ -79,7 +79,7 @@ def load_model(
     policy = load_policy(source, revision=revision, min_pixels=min_pixels, max_pixels=max_pixels)
     size = policy.processor.image_processor.size
     device, dtype = policy.device.type, str(policy.model.dtype).removeprefix("torch.")
-    answering = PackedEngine(policy) if engine == "hf" else _vllm_engine(policy, revision)
+    answering = PackedEngine(policy) if engine == "hf" else _vllm_engine(policy)
     return EvalModel(
         engine=answering,
         render=policy.render,
@@ -92,14 +92,14 @@ def load_model(
     )
 
 
-def _vllm_engine(policy: Policy, revision: str | None) -> Engine:
+def _vllm_engine(policy: Policy) -> Engine:
     """vLLM with nearly all of the GPU: our copy of the weights leaves it, and nothing sleeps. It batches by itself."""
     from lmmr1.config import VLLMConfig
     from lmmr1.vllm_engine import VLLMEngine
 
     policy.model.to("cpu")
     room = SamplingConfig(max_prompt_length=MAX_PROMPT_TOKENS, max_completion_length=MAX_PROMPT_TOKENS)
-    return VLLMEngine(policy, room, VLLMConfig(gpu_memory_utilization=0.9, sleep_level=0), revision=revision)
+    return VLLMEngine(policy, room, VLLMConfig(gpu_memory_utilization=0.9, sleep_level=0))
 
 
 def greedy(max_new_tokens: int, repetition_penalty: float = 1.0) -> DecodingConfig:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from evals.scorers.items import Item
+from evals.scorers.items import LETTER, Item, cell_text, item_of
 from lmmr1.types import UserError
 
 TABLES = (".xlsx", ".tsv", ".csv", ".json")
@@ -46,8 +45,6 @@ DATASETS = re.compile(
     re.IGNORECASE,
 )
 """Where a data set's name stands in the stem of one of VLMEvalKit's files, and what may follow it."""
-
-LETTER = re.compile(r"\(?([A-J])\)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,34 +239,6 @@ def _judged(pairs: Iterable[tuple[str, Any]]) -> dict[str, bool]:
     return {f"stored:{name}": truth for name, truth in found if truth is not None}
 
 
-def _item(id: str, gold: str, choices: Sequence[str], cells: Mapping[str, Any]) -> Item:
-    """An item; `(B)` and `B` are the same gold where there are choices. `cells` are further columns of the data set."""
-    letter = LETTER.fullmatch(gold.strip())
-    precision = _number(cells.get("precision"))
-    error = cells.get("error")
-    return Item(
-        id=id,
-        gold=letter[1] if letter and choices else gold,
-        choices=tuple(choices),
-        answer_type=_text(cells.get("answer_type")),
-        precision=0 if precision is None else int(precision),
-        error=None if _text(error) == "" else str(error),
-    )
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _text(value: Any) -> str:
-    """A cell as text; an empty cell, however it is written, is an empty text."""
-    return "" if value is None or str(value) == "nan" else str(value)
-
-
 # ---------------------------------------------------------------------------------- this suite, lm-eval, lmms-eval
 
 
@@ -280,7 +249,7 @@ def _own(path: Path, rows: list[tuple[str, dict[str, Any]]]) -> list[StoredAnswe
     answers = []
     for where, raw in rows:
         row = _check(_OwnRow, raw, where, "this suite")
-        item = _item(row.doc.id, row.target, row.doc.choices, row.doc.cells)
+        item = item_of(row.doc.id, row.target, row.doc.choices, row.doc.cells)
         response = _first_text(row.resps, where)
         stored = _judged([("accuracy", row.accuracy)])
         answers.append(
@@ -323,7 +292,7 @@ def _lm_eval(path: Path, rows: list[tuple[str, dict[str, Any]]]) -> list[StoredA
             continue
         id = next((str(row.doc[key]) for key in ("unique_id", "id", "Record ID") if row.doc.get(key)), str(row.doc_id))
         choices = row.doc.get("choices") if isinstance(row.doc.get("choices"), list) else []
-        item = _item(id, str(row.target), [str(choice) for choice in choices or []], row.doc)
+        item = item_of(id, str(row.target), [str(choice) for choice in choices or []], row.doc)
         answers[row.doc_id] = StoredAnswer(
             benchmark_name(found[1]), path.parent.name, found[2] or "", item, _first_text(row.resps, where), stored,
             row.prompt_hash, source=str(path),
@@ -341,7 +310,7 @@ def _lmms_eval(path: Path, rows: list[tuple[str, dict[str, Any]]]) -> list[Store
         row = _check(_LmmsEvalRow, raw, where, "lmms-eval")
         prompt = row.input[0] if isinstance(row.input, list) and row.input else row.input
         choices = options_in(str(prompt)) if LETTER.fullmatch(row.target.strip()) else []
-        item = _item(str(row.doc_id), row.target, choices, {})
+        item = item_of(str(row.doc_id), row.target, choices, {})
         response = _first_text(row.filtered_resps if row.resps is None else row.resps, where)
         stored = _judged((row.__pydantic_extra__ or {}).items())
         answers.append(
@@ -407,7 +376,7 @@ def _table(path: Path) -> list[dict[str, str]] | None:
         if path.suffix == ".json":
             rows = json.loads(path.read_bytes())
             good = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
-            frame = pd.DataFrame([{k: _text(v) for k, v in row.items()} for row in rows] if good else [])
+            frame = pd.DataFrame([{k: cell_text(v) for k, v in row.items()} for row in rows] if good else [])
         elif path.suffix == ".xlsx":
             frame = pd.read_excel(path, dtype=str, keep_default_na=False)
         else:
@@ -456,7 +425,7 @@ def _one_dataset(model: str, dataset: str, group: list[tuple[Path, list[dict[str
     for number, row in enumerate(rows, start=2):
         where = f"{path}, row {number}"
         gold, choices = _vlmevalkit_gold(row, where)
-        item = _item(_text(row.get("id")) or row["index"], gold, choices, row)
+        item = item_of(cell_text(row.get("id")) or row["index"], gold, choices, row)
         answers.append(
             StoredAnswer(
                 benchmark_name(dataset), model, run, item, row["prediction"], verdicts[row["index"]], source=str(path)

@@ -17,9 +17,10 @@ from typing import Any
 
 from evals.adapters import ADAPTERS, literal_list
 from evals.images import with_images
-from evals.problems import Prepared, Problem
+from evals.problems import Prepared, Problem, Survey
 from evals.registry import Benchmark, DataFile
 from lmmr1.files import verify
+from lmmr1.hub_commits import resolve, split_revision
 from lmmr1.types import UserError
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -49,6 +50,29 @@ def prepare(
     return Prepared(benchmark, problems, hashlib.sha256(raw).hexdigest()[:16], found)
 
 
+def survey(
+    benchmark: Benchmark, data_root: Path | None, benchmark_dir: Path | None, any_data: bool = False
+) -> Survey | None:
+    """What `prepare` will find in a file that lies here, images apart; None for data that are to be downloaded.
+
+    Imports no harness. Raises UserError as `prepare` does for a file that is missing, malformed or not the pinned one.
+    """
+    if benchmark.source != "micro" and data_root is None:
+        return None
+    path, pin = _locate(benchmark, data_root, benchmark_dir, Path())
+    verify(path)
+    raw = _read_bytes(path)
+    reader = READERS[path.suffix] if benchmark.source == "micro" else _reader(benchmark, path)
+    adapt = ADAPTERS[benchmark.dataset]
+    if reader is mathvision_rows:  # its questions take a hint from the tool, which is half a minute to import
+        categories = [str(row.get("subject")) for _, row in jsonl_rows(path, raw)]
+    else:
+        rows = (adapt(row, where) for where, row in reader(path, raw))
+        categories = [str(row.get("category") or "") for row in rows if row is not None]
+    found = check_pin(benchmark, path, raw, pin, len(categories), any_data)
+    return Survey(hashlib.sha256(raw).hexdigest()[:16], found, tuple(categories))
+
+
 def _locate(
     benchmark: Benchmark, data_root: Path | None, benchmark_dir: Path | None, workspace: Path
 ) -> tuple[Path, DataFile]:
@@ -68,7 +92,8 @@ def _locate(
         return data_root / there[0].path, there[0]
     kind, _, name = benchmark.source.partition(":")
     if kind == "hub":
-        return download_hub(name, workspace), DataFile(path=name)
+        path, pin = download_hub(name, workspace)
+        return path, DataFile(path=pin)
     from evals.vlmevalkit import download
 
     return download(name), next(file for file in benchmark.files if file.path == f"{name}.tsv")
@@ -265,15 +290,21 @@ def _reader(benchmark: Benchmark, path: Path) -> Callable[[Path, bytes], Rows]:
     return mathvision_rows if is_released else READERS[path.suffix]
 
 
-def download_hub(source: str, workspace: Path) -> Path:
-    """A data set from the Hub (`owner/name@revision#config:split`) as a JSONL file of its rows. Raises UserError."""
+def download_hub(source: str, workspace: Path) -> tuple[Path, str]:
+    """A data set from the Hub (`owner/name@revision#config:split`) as a JSONL file of its rows, and the same name with
+    the commit that they are of. Raises UserError."""
     import datasets
 
-    repository, _, rest = source.partition("@")
-    revision, _, part = rest.partition("#")
+    name, _, part = source.partition("#")
+    repository, revision = split_revision(name)
     config, _, split = part.partition(":")
+    commit = resolve(repository, revision, "dataset")
     try:
-        rows = datasets.load_dataset(repository, config, revision=revision, split=split).to_list()
+        builder = datasets.load_dataset_builder(repository, config, revision=commit)
+        if builder.hash != commit:  # where the Hub is not reached, `datasets` takes whatever it loaded last
+            raise ValueError(f"the cache holds commit {builder.hash}, not {commit}")
+        builder.download_and_prepare()
+        rows = builder.as_dataset(split=split).to_list()
     except (OSError, ValueError, RuntimeError) as e:
         reason = " ".join(str(e).split())[:200]
         raise UserError(
@@ -282,7 +313,7 @@ def download_hub(source: str, workspace: Path) -> Path:
         ) from None
     path = workspace / f"{repository.replace('/', '_')}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return path, f"{repository}@{commit}#{part}"
 
 
 def _decode(raw: bytes, path: Path, first_line: int) -> str:

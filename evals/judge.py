@@ -11,6 +11,7 @@ import json
 import socket
 import sqlite3
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,10 +27,14 @@ CONNECT_SECONDS = 5.0
 RETRY_SECONDS = 10.0
 """A server that refuses or fails for this long is given up."""
 
+PATIENCE = (1, 2, 4, 8, 16, 32)
+"""How long each try of a late reply may take, in multiples of `JudgeServer.timeout`: 15 s to 8 minutes, 16 in all."""
+
 MAX_REPLY_CHARS = 10_000
 
 LEAST_UNREAD = 10
-"""So many questions without a readable reply, and more than half of all, and the judge is refused."""
+"""So many questions without a readable reply, and more than half of all or all of the last ones late, and the judge is
+refused."""
 
 Parsed = TypeVar("Parsed")
 
@@ -42,7 +47,7 @@ class JudgeServer:
     """Base URL, e.g. http://localhost:8000/v1."""
     key: str = "none"
     timeout: float = 15.0
-    """Seconds that one reply may take."""
+    """Seconds that a reply may take at first; one that is late is asked for again, with more patience each time."""
     workers: int = 16
     """Questions that are asked at once."""
 
@@ -53,6 +58,10 @@ class Question:
 
     prompt: str
     call: JudgeCall
+
+
+class LateReplyError(Exception):
+    """No reply within the longest time that one may take: the question counts as one without a readable reply."""
 
 
 class ReplyStore:
@@ -125,14 +134,15 @@ class Judge:
         self.settings, self.server, self.store = settings, server, store
         self.requests = 0
         self.asked = 0
-        """Questions put by `ask`."""
+        """Questions put by `count`."""
         self.unread: list[tuple[str, ...]] = []
         """Of them those without a readable reply: the keys of all their replies."""
+        self.late = 0
+        """Questions given up as late since the last reply."""
         self._count = threading.Lock()
-        self._locks = [threading.Lock() for _ in range(256)]
-        timeout = openai.Timeout(server.timeout, connect=CONNECT_SECONDS)
-        # Retries are ours: the client's own would also repeat what timed out, and then take longer than a user waits.
-        self._client = openai.OpenAI(base_url=server.url, api_key=server.key, timeout=timeout, max_retries=0)
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        # Retries are ours: the client's own would have the same patience each time.
+        self._client = openai.OpenAI(base_url=server.url, api_key=server.key, max_retries=0)
 
     def key(self, question: Question, attempt: int) -> str:
         """What a reply is kept under: the prompt and everything about how it is asked, not where."""
@@ -152,10 +162,15 @@ class Judge:
         return parameters
 
     def reply(self, question: Question, attempt: int = 0) -> str:
-        """The reply to a question, from the store or from the server. Raises UserError where the server fails."""
+        """The reply to a question, from the store or from the server.
+
+        Raises UserError where the server fails, LateReplyError where it is there and does not answer.
+        """
         question = Question(encodable(question.prompt), question.call)
         key = self.key(question, attempt)
-        with self._locks[int(key[:2], 16)]:  # of two that ask the same at once, the second waits for the first's reply
+        with self._count:
+            lock = self._locks[key]
+        with lock:  # of two that ask the same at once, the second waits for the first's reply
             kept = self.store.get(key)
             if kept is not None:
                 return kept
@@ -164,6 +179,26 @@ class Judge:
             return text
 
     def _send(self, question: Question, attempt: int) -> tuple[str, str]:
+        """Text and model of a reply, asked for with growing patience: a busy server is not a broken one."""
+        import openai
+
+        for times in PATIENCE:
+            try:
+                done = self._answered(question, attempt, times * self.server.timeout)
+                text = done.choices[0].message.content or ""
+                return encodable(text)[:MAX_REPLY_CHARS], str(done.model)
+            except openai.APITimeoutError:
+                continue
+            except openai.APIStatusError as e:
+                guided = "does it know guided decoding? else drop `options` of the protocol"
+                advice = f" ({guided})" if e.status_code == 400 else ""
+                raise self._failed(f"HTTP {e.status_code} {' '.join(str(e).split())[:200]}", advice) from None
+            except (openai.OpenAIError, AttributeError, IndexError, TypeError, ValueError) as e:
+                raise self._failed(" ".join(f"{type(e).__name__} {e}".split())[:200]) from None
+        raise self._given_up()
+
+    def _answered(self, question: Question, attempt: int, seconds: float) -> Any:
+        """The server's answer, asked for again for a while where it refuses or fails, but not where it is late."""
         import openai
         import tenacity
 
@@ -173,28 +208,41 @@ class Judge:
                 lambda e: isinstance(e, passing) and not isinstance(e, openai.APITimeoutError)
             ),
             wait=tenacity.wait_exponential(max=4),
-            stop=tenacity.stop_after_delay(RETRY_SECONDS) | tenacity.stop_after_attempt(5),
+            stop=lambda state: state.idle_for >= RETRY_SECONDS,  # of waiting: the request itself may have been long
             reraise=True,
         )
-        try:
-            done = retrying(self._request, question, attempt)
-            text = done.choices[0].message.content or ""
-            return encodable(text)[:MAX_REPLY_CHARS], str(done.model)
-        except openai.APIStatusError as e:
-            advice = (
-                " (does it know guided decoding? else drop `options` of the protocol)" if e.status_code == 400 else ""
-            )
-            raise self._failed(f"HTTP {e.status_code} {' '.join(str(e).split())[:200]}", advice) from None
-        except (openai.OpenAIError, AttributeError, IndexError, TypeError, ValueError) as e:
-            raise self._failed(" ".join(f"{type(e).__name__} {e}".split())[:200]) from None
+        answer = retrying(self._request, question, attempt, seconds)
+        self.late = 0
+        return answer
 
-    def _request(self, question: Question, attempt: int) -> Any:
+    def _request(self, question: Question, attempt: int, seconds: float) -> Any:
+        import openai
+
         with self._count:
             self.requests += 1
         messages: list[Any] = [{"role": "user", "content": question.prompt}]
-        return self._client.chat.completions.create(
-            model=self.settings.model, messages=messages, **self._parameters(question.call, attempt)
-        )
+        try:
+            return self._client.chat.completions.create(
+                model=self.settings.model,
+                messages=messages,
+                timeout=openai.Timeout(seconds, connect=CONNECT_SECONDS),
+                **self._parameters(question.call, attempt),
+            )
+        except openai.APITimeoutError as e:
+            # Nobody is there: as good as refused. By the name, since the class is httpx's or httpx2's.
+            if type(e.__cause__).__name__ == "ConnectTimeout":
+                raise openai.APIConnectionError(message="no connection in time", request=e.request) from None
+            raise
+
+    def _given_up(self) -> Exception:
+        """A late reply, unless so many in a row were late that the server must be hanging."""
+        with self._count:
+            self.late += 1
+            late = self.late
+        if late < LEAST_UNREAD:
+            return LateReplyError()
+        longest = PATIENCE[-1] * self.server.timeout
+        return self._failed(f"{late} questions in a row got no reply, even within {longest:g} s")
 
     def _failed(self, why: str, advice: str = "") -> UserError:
         return UserError(
@@ -203,17 +251,24 @@ class Judge:
         )
 
     def ask(self, question: Question, parse: Callable[[str], Parsed | None]) -> Parsed | None:
-        """The first reply that `parse` accepts, at most `call.tries` of them; None where none can be read."""
-        question, parsed = Question(encodable(question.prompt), question.call), None
-        for attempt in range(question.call.tries):
-            parsed = parse(self.reply(question, attempt))
-            if parsed is not None:
-                break
+        """The first reply that `parse` accepts, at most `call.tries` of them; None where there is none."""
+        question = Question(encodable(question.prompt), question.call)
+        attempts = range(question.call.tries)
+        replies = (parse(self.reply(question, attempt)) for attempt in attempts)
+        keys = tuple(self.key(question, attempt) for attempt in attempts)
+        return self.count(lambda: next((parsed for parsed in replies if parsed is not None), None), keys)
+
+    def count(self, read: Callable[[], Parsed | None], keys: tuple[str, ...] = ()) -> Parsed | None:
+        """What `read` makes of replies, whose keys are given; None, counted as unread, where one was late, too."""
+        try:
+            found = read()
+        except LateReplyError:
+            found = None
         with self._count:
             self.asked += 1
-            if parsed is None:
-                self.unread.append(tuple(self.key(question, attempt) for attempt in range(question.call.tries)))
-        return parsed
+            if found is None:
+                self.unread.append(keys)
+        return found
 
     def require_readable(self) -> None:
         """Raise UserError where most questions since the last call got no readable reply; those are forgotten."""

@@ -1,7 +1,8 @@
-"""Scores that follow other people's rules: the paper's evaluation with its judge, and VLMEvalKit as it comes.
+"""Which rule scores a benchmark under which protocol, and the rules that ask a judge: the paper's, and VLMEvalKit's.
 
-The judge's prompts are VLMEvalKit's own, taken from the installed tool at run time. Where the tool calls `eval` on a
-model's text (MathVision), values are compared without it: model text is never run.
+What compares an extracted answer with the gold one is in evals/scorers, for `lmmr1 score` and `audit` too. The judge's
+prompts are VLMEvalKit's own, taken from the installed tool at run time. Where the tool calls `eval` on a model's text
+(MathVision), values are compared without it: model text is never run.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import Levenshtein
 import pandas as pd
 from latex2sympy2_extended import latex2sympy
 
@@ -22,7 +23,12 @@ from evals.judge import Judge, Question
 from evals.problems import Problem
 from evals.protocols import JudgeCall, ProtocolSettings
 from evals.registry import Benchmark
-from evals.scoring import score_response, score_responses
+from evals.scorers import mathvision as mathvision_rule
+from evals.scorers import mathvista as mathvista_rule
+from evals.scorers import olympiadbench as olympiadbench_rule
+from evals.scorers.items import Item, item_of
+from evals.scorers.items import Mark as ScorerMark
+from evals.scoring import score_responses
 from evals.vlmeval_import import (
     build_option_str,
     can_infer,
@@ -34,8 +40,8 @@ from evals.vlmeval_import import (
 )
 from lmmr1.rewards import Verdict, has_format
 
-REVISION = 1
-"""Bump when a change in this file may alter a score: records of the old rule are then measured again."""
+REVISION = 2
+"""Bump when a change here or in evals/scorers may alter a score: records of the old rule are then measured again."""
 
 MAX_EXTRACTED_CHARS = 1000
 SYMPY_SECONDS = 30.0
@@ -64,13 +70,11 @@ def judge_prompts(dataset: str) -> list[str]:
 
 def judge_record(protocol: ProtocolSettings, benchmark: Benchmark) -> dict[str, Any] | None:
     """What a record says of the judge; None where none is asked."""
-    if protocol.judge is None or not protocol.judged(benchmark):
+    asked = protocol.judge_calls(benchmark)
+    if asked is None:
         return None
     prompts = "\n".join(judge_prompts(benchmark.dataset))
-    settings = protocol.judge.model_dump(mode="json")
-    used = {"mmstar": ["option"], "mathverse": ["extract", "compare"]}.get(benchmark.dataset, ["extract"])
-    kept = {key: settings[key] for key in ("model", "seed", *used)}
-    return kept | {"prompt_sha256": hashlib.sha256(prompts.encode()).hexdigest()[:16]}
+    return asked | {"prompt_sha256": hashlib.sha256(prompts.encode()).hexdigest()[:16]}
 
 
 def score_all(
@@ -86,18 +90,16 @@ def score_all(
         return score_responses([(r, p.answer, p.choices) for p, r in zip(problems, responses, strict=True)])
     if judge is None and protocol.judged(benchmark):
         raise ValueError(f"protocol {protocol.name} needs a judge for {benchmark.name}")
-    verdicts = rule(list(zip(problems, responses, strict=True)), judge)
+    verdicts = rule.marks(list(zip(problems, responses, strict=True)), judge)
     if judge is not None:
         judge.require_readable()
     return [Verdict(v, float(has_format(r)), why, text) for (v, text, why), r in zip(verdicts, responses, strict=True)]
 
 
 def scorer_name(protocol: ProtocolSettings, benchmark: Benchmark, rule_name: str) -> str:
-    """The scorer's name for the record."""
-    if (protocol.scoring, benchmark.dataset) not in RULES:
-        return rule_name
-    names = {"paper": "judge as in the paper's evaluation", "harness": "VLMEvalKit's own rules, without eval"}
-    return f"{names[protocol.scoring]}, revision {REVISION}"
+    """The scorer's name for the record; `rule_name` is that of our verifier."""
+    rule = RULES.get((protocol.scoring, benchmark.dataset))
+    return rule_name if rule is None else f"{rule.name.format(ours=rule_name)}, revision {REVISION}"
 
 
 def _extracted(reply: str) -> str | None:
@@ -106,66 +108,71 @@ def _extracted(reply: str) -> str | None:
     return text if 0 < len(text) <= MAX_EXTRACTED_CHARS else None
 
 
-# ---------------------------------------------------------------------------------------- the paper's evaluation
-
-
-def _each(rule: Callable[[Problem, str, Judge], Mark]) -> Callable[[Any, Judge], list[Mark]]:
-    """The rule for one response as a rule for all, several at once."""
-    return lambda pairs, judge: judge.map(lambda pair: rule(pair[0], pair[1], judge), pairs)
-
-
-def paper_mathvision(pairs: Sequence[tuple[Problem, str]], judge: Judge) -> list[Mark]:
-    """The judge extracts; of a choice it must write the letter in brackets. Values are equal to two decimals."""
-    found = judge.map(lambda pair: extract_mathvision(*pair, judge), pairs)
-    return [UNREAD if f is None else compare_mathvision(p, f) for (p, _), f in zip(pairs, found, strict=True)]
-
-
-def extract_mathvision(problem: Problem, response: str, judge: Judge) -> str | None:
-    """What the judge takes out of a response."""
-    line = {"question": problem.question, "prediction": response}
-    return judge.ask(Question(mathv.build_mathv_gpt4_prompt(line), judge.settings.extract), _extracted)
-
-
-def compare_mathvision(problem: Problem, found: str) -> Mark:
-    """Letter or text of the option, else the value."""
-    if not problem.choices:
-        return equal_to_two_decimals(found, problem.answer)
-    letter = _LETTER_IN_BRACKETS.search(found)
-    named = letter[1] if letter else found
-    index = LETTERS.find(problem.answer) if len(problem.answer) == 1 else -1
-    text = problem.choices[index] if 0 <= index < len(problem.choices) else problem.answer
-    return _verdict(named in (problem.answer, text), named)
+def _item(problem: Problem) -> Item:
+    """The problem as the scorers know it."""
+    return item_of(problem.id, problem.answer, problem.choices, problem.cells)
 
 
 def _verdict(right: bool, text: str) -> Mark:
     return float(right), text, "equal" if right else "different"
 
 
-def equal_to_two_decimals(answer: str, gold: str) -> Mark:
-    """Equal as numbers to two decimals, else by our verifier."""
-    try:
-        return _verdict(round(float(answer), 2) == round(float(gold), 2), answer)
-    except (ValueError, OverflowError):
-        score = score_response(answer, gold)
-        return score.accuracy, answer, score.note
+def _scored(mark: ScorerMark) -> Mark:
+    """A scorer's mark with the notes that the reports know."""
+    return (
+        (0.0, "", "no_answer")
+        if mark.note == "no answer"
+        else _verdict(mark.correct, mark.answer[:MAX_EXTRACTED_CHARS])
+    )
+
+
+# --------------------------------------------------------------------------------- our verifier, within tolerances
+
+
+def _within(near: Callable[[Item, str], bool]) -> Callable[[Any, Judge | None], list[Mark]]:
+    """Our verifier's verdicts, and right also where the answer that it found is as near as the data set allows."""
+
+    def marks(pairs: Sequence[tuple[Problem, str]], judge: Judge | None) -> list[Mark]:
+        found = score_responses([(response, p.answer, p.choices) for p, response in pairs])
+        return [
+            (1.0, v.answer, "equal") if not v.accuracy and near(_item(p), v.answer) else (v.accuracy, v.answer, v.note)
+            for (p, _), v in zip(pairs, found, strict=True)
+        ]
+
+    return marks
+
+
+# ---------------------------------------------------------------------------------------- the paper's evaluation
+
+
+def _each(rule: Callable[[Problem, str, Judge], Mark]) -> Callable[[Any, Judge], list[Mark]]:
+    """The rule for one response as a rule for all, several at once."""
+    return lambda pairs, judge: judge.map(lambda pair: rule(*pair, judge), pairs)
+
+
+def paper_olympiadbench(pairs: Sequence[tuple[Problem, str]], judge: Judge | None) -> list[Mark]:
+    """The released rule on the whole response, with the data set's tolerances. Bounded: no computer algebra in it."""
+    return [_scored(olympiadbench_rule.official(_item(problem), response)) for problem, response in pairs]
+
+
+def paper_mathvision(problem: Problem, response: str, judge: Judge) -> Mark:
+    """The judge extracts, of a choice the letter where it stands in brackets; then the released rule decides."""
+    line = {"question": problem.question, "prediction": response}
+    found = judge.ask(Question(mathv.build_mathv_gpt4_prompt(line), judge.settings.extract), _extracted)
+    if found is None:
+        return UNREAD
+    letter = _LETTER_IN_BRACKETS.search(found) if problem.choices else None
+    return _scored(mathvision_rule.official(_item(problem), letter[1] if letter else found))
 
 
 def paper_mathvista(problem: Problem, response: str, judge: Judge) -> Mark:
-    """A response that is a number as it stands needs no judge; the rest is extracted, put into form and compared."""
-    kind, cells = problem.cells.get("answer_type", "text"), problem.cells
+    """The judge extracts, unless the response is a number as it stands; then the released rule decides."""
+    kind = problem.cells.get("answer_type", "text")
     found = response.strip() if not problem.choices and _is_number(response, kind) else None
     if found is None:
         line = {"question": problem.question, "prediction": response}
         found = judge.ask(Question(mathvista.build_mathvista_gpt4_prompt(line), judge.settings.extract), _extracted)
-    if found is None:
-        return UNREAD
-    gold = cells.get("answer", problem.answer)
-    if problem.choices:
-        answer, gold = _nearest_choice(found, problem.choices), problem.choices[LETTERS.index(problem.answer)]
-    else:
-        answer = in_form(found, kind, _decimals(cells, gold))
-        gold = in_form(gold, kind, _decimals(cells, gold)) or gold
-    return _verdict(answer is not None and answer == gold, found)
+    return UNREAD if found is None else _scored(mathvista_rule.official(_item(problem), found))
 
 
 def _is_number(text: str, kind: str) -> bool:
@@ -174,32 +181,6 @@ def _is_number(text: str, kind: str) -> bool:
     except (KeyError, ValueError):
         return False
     return True
-
-
-def _nearest_choice(found: str, choices: Sequence[str]) -> str:
-    """The option of the letter in brackets (or alone), else the one nearest by edit distance."""
-    letter = _LETTER_IN_BRACKETS.search(found) or re.fullmatch(r"([A-J])\.?", found)
-    if letter and LETTERS.index(letter[1]) < len(choices):
-        return choices[LETTERS.index(letter[1])]
-    return min(choices, key=lambda choice: Levenshtein.distance(found, choice))
-
-
-def in_form(text: str, kind: str, decimals: int) -> str | None:
-    """An answer as MathVista compares it: a whole number, one rounded to `decimals`, or text; None if it is none."""
-    try:
-        if kind == "integer":
-            return str(int(float(text)))
-        return str(round(float(text), decimals)) if kind == "float" else text
-    except (ValueError, OverflowError):
-        return None
-
-
-def _decimals(cells: Any, gold: str) -> int:
-    """The data set's precision, or the decimals of the gold answer where the file has no such column."""
-    try:
-        return int(float(cells.get("precision", "")))
-    except (ValueError, OverflowError):
-        return len(gold.partition(".")[2])
 
 
 def paper_mathverse(problem: Problem, response: str, judge: Judge) -> Mark:
@@ -244,6 +225,11 @@ class ToolJudge:
         return self.judge.reply(Question(prompt, self.call.model_copy(update={"temperature": temperature}))).strip()
 
 
+def _each_of_tool(rule: Callable[[Problem, str, Judge], Mark]) -> Callable[[Any, Judge], list[Mark]]:
+    """As `_each`. The tools ask without knowing of late replies: a late one leaves them, and the response is unread."""
+    return lambda pairs, judge: judge.map(lambda pair: judge.count(lambda: rule(*pair, judge)) or UNREAD, pairs)
+
+
 def tool_mathvision(pairs: Sequence[tuple[Problem, str]], judge: Judge) -> list[Mark]:
     """Rule first, judge for what the rule cannot read. The tool's steps, but not its code, which runs `eval`."""
     read = _read_mathvision(pairs)
@@ -252,12 +238,14 @@ def tool_mathvision(pairs: Sequence[tuple[Problem, str]], judge: Judge) -> list[
     asked = [
         Question(mathv.build_mathv_gpt4_prompt({"question": p.question, "prediction": r}), call) for p, r in unread
     ]
-    replies = iter(judge.map(lambda question: judge.reply(question).strip(), asked))
+    replies = iter(judge.map(lambda question: judge.count(lambda: judge.reply(question).strip()), asked))
     found = [(problem, text or next(replies)) for (problem, _), text in zip(pairs, read, strict=True)]
-    named = _read_mathvision(found)
+    named = iter(_read_mathvision([(problem, text) for problem, text in found if text is not None]))
     return [
-        _short((float(_names_gold(problem, name)), text, "prefetch" if first else "judge"))
-        for (problem, text), name, first in zip(found, named, read, strict=True)
+        UNREAD
+        if text is None
+        else _short((float(_names_gold(problem, next(named))), text, "prefetch" if first else "judge"))
+        for (problem, text), first in zip(found, read, strict=True)
     ]
 
 
@@ -366,15 +354,31 @@ def _short(verdict: Mark) -> Mark:
     return value, text[:MAX_EXTRACTED_CHARS], " ".join(str(why).split())[:80]
 
 
-RULES: dict[tuple[str, str], Callable[[Any, Any], list[Mark]]] = {
-    ("paper", "mathvision"): paper_mathvision,
-    ("paper", "mathvista"): _each(paper_mathvista),
-    ("paper", "mathverse"): _each(paper_mathverse),
-    ("paper", "mmstar"): _each(paper_mmstar),
-    ("harness", "mathvision"): tool_mathvision,
-    ("harness", "mathvista"): _each(tool_mathvista),
-    ("harness", "mathverse"): _each(tool_mathverse),
-    ("harness", "mmstar"): _each(tool_mmstar),
-    ("harness", "olympiadbench"): tool_olympiadbench,
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How the responses of one data set are scored under one kind of protocol."""
+
+    name: str
+    """For the record; `{ours}` stands for the name of our verifier."""
+    marks: Callable[[Any, Any], list[Mark]]
+    """(pairs of problem and response, judge or None) -> a mark for each."""
+
+
+_TOOL = "VLMEvalKit's own rules, without eval"
+_NEAR = "{ours}, or within the data set's"
+
+RULES: dict[tuple[str, str], Rule] = {
+    ("rule", "olympiadbench"): Rule(f"{_NEAR} error", _within(olympiadbench_rule.within_tolerance)),
+    ("rule", "mathvista"): Rule(f"{_NEAR} precision", _within(mathvista_rule.within_precision)),
+    ("paper", "olympiadbench"): Rule("olympiadbench_official", paper_olympiadbench),
+    ("paper", "mathvision"): Rule("extracted by the judge, then mathvision_official", _each(paper_mathvision)),
+    ("paper", "mathvista"): Rule("extracted by the judge, then mathvista_official", _each(paper_mathvista)),
+    ("paper", "mathverse"): Rule("judge as in the paper's evaluation", _each(paper_mathverse)),
+    ("paper", "mmstar"): Rule("judge as in the paper's evaluation", _each(paper_mmstar)),
+    ("harness", "mathvision"): Rule(_TOOL, tool_mathvision),
+    ("harness", "mathvista"): Rule(_TOOL, _each_of_tool(tool_mathvista)),
+    ("harness", "mathverse"): Rule(_TOOL, _each_of_tool(tool_mathverse)),
+    ("harness", "mmstar"): Rule(_TOOL, _each_of_tool(tool_mmstar)),
+    ("harness", "olympiadbench"): Rule(_TOOL, tool_olympiadbench),
 }
-"""(scoring of the protocol, data set) -> rule for all responses; anything else is our verifier's."""
+"""(scoring of the protocol, data set) -> its rule; anything else is our verifier's."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ def run(
     problems = measurement.prepared.problems
     if measurement.stock:
         scores = stock_scores(measurement, logged, lm.rollouts)
+        problems = as_asked(problems, logged)
     else:
         _require_same(name, logged, problems, scores)
     return [
@@ -158,6 +160,24 @@ def _require_same(name: str, logged: list[dict[str, Any]], problems: tuple[Probl
         problem = problems[sample["doc_id"]]
         if (sample["accuracy"], sample["doc"]["id"]) != (scores[problem.id].accuracy, problem.id):
             raise RuntimeError(f"lm-eval's sample {sample['doc_id']} of {name} is not the one that was scored")
+
+
+def as_asked(problems: Sequence[Problem], logged: Sequence[dict[str, Any]]) -> tuple[Problem, ...]:
+    """The problems with the options and the gold answer that a stock task showed and scored: GPQA's shuffles options.
+
+    Raises RuntimeError where the task's gold is no letter of its options.
+    """
+    asked = list(problems)
+    for sample in logged:
+        number, doc, gold = sample["doc_id"], sample["doc"], str(sample["target"])
+        choices = tuple(map(str, doc.get("choices", ())))
+        if choices:
+            letter, texts = gold.strip("()"), dict(zip(LETTERS, choices, strict=False))
+            if letter not in texts:
+                raise RuntimeError(f"lm-eval's sample {number} has options {texts}, and gold {gold!r} is none of them")
+            gold = letter
+        asked[number] = dataclasses.replace(problems[number], choices=choices, answer=gold)
+    return tuple(asked)
 
 
 def stock_scores(measurement: Measurement, logged: list[dict[str, Any]], rollouts: dict[int, Rollout]) -> Scores:

@@ -152,13 +152,18 @@ def plan(benchmarks: Sequence[str], workspace: Path, options: Options) -> list[A
     found = [find(name) for name in dict.fromkeys(benchmarks)]
     if not found:
         raise UserError(f"no benchmark given; known: {', '.join(registry())}")
-    for benchmark in found:
-        if options.protocol.judged(benchmark) and options.judge is None:
-            raise UserError(
-                f"protocol {options.protocol.name!r} asks a judge about {benchmark.name}; say where one is served with "
-                "--judge-url, or choose --protocol rule, which needs none"
-            )
+    require_judge_named(found, options)
     return [_job(benchmark, workspace, options) for benchmark in found]
+
+
+def require_judge_named(benchmarks: Sequence[Benchmark], options: Options) -> None:
+    """Raise UserError, with all names, where a benchmark needs a judge and no server was named."""
+    judged = [b.name for b in benchmarks if options.protocol.judged(b)]
+    if judged and options.judge is None:
+        raise UserError(
+            f"protocol {options.protocol.name!r} asks a judge about {', '.join(judged)}; say where one is served with "
+            "--judge-url, name only other --benchmarks, or choose --protocol rule, which needs none"
+        )
 
 
 def at_least_one(values: dict[str, int | None]) -> None:
@@ -171,33 +176,18 @@ def at_least_one(values: dict[str, int | None]) -> None:
 def _job(benchmark: Benchmark, workspace: Path, options: Options) -> AnyJob:
     protocol = options.protocol
     if benchmark.harness == "agents":
-        return _play_job(benchmark, options)
+        return agent_job(benchmark, options)
     asked = (options.prompt, options.system_prompt_file, options.role, options.training_prompt)
     style, prompt = choose_prompt(protocol, benchmark, *asked)
     files = (options.data_root, options.benchmark_dir, options.limit, workspace, options.any_data)
     prepared = prepare(benchmark, *files)
-    max_new_tokens = options.max_new_tokens or protocol.half(benchmark).max_new_tokens or benchmark.max_new_tokens
-    measurement = Measurement(prepared, protocol, prompt, max_new_tokens)
-    module_name, distribution = HARNESSES[benchmark.harness]
-    harness = importlib.import_module(module_name)
+    measurement = Measurement(prepared, protocol, prompt, max_new_tokens(benchmark, options))
+    harness = importlib.import_module(HARNESSES[benchmark.harness][0])
     settings = {
-        "harness": benchmark.harness,
-        "harness_version": version(distribution),
-        "task": benchmark.name,
+        **settings_of(benchmark, options, style),
         "task_version": harness.task_version(measurement),
-        "protocol": protocol.name,
-        "prompt": style,
         "instruction": prompt.text,
         "instruction_sha256": prompt.sha256,
-        "images": protocol.images,
-        "decoding": {
-            "temperature": 0.0,
-            "top_p": 1.0,
-            "repetition_penalty": measurement.repetition_penalty,
-            "max_new_tokens": max_new_tokens,
-        },
-        "batch_size": options.batch_size,
-        "aggregation": protocol.aggregation(benchmark),
         "data_sha256": prepared.data_sha256,
         "data_pin": prepared.data_pin,
         **_scorer_fields(measurement),
@@ -205,7 +195,36 @@ def _job(benchmark: Benchmark, workspace: Path, options: Options) -> AnyJob:
     return Job(measurement, harness.run, settings)
 
 
-def _play_job(benchmark: Benchmark, options: Options) -> AnyJob:
+def max_new_tokens(benchmark: Benchmark, options: Options) -> int:
+    """Most tokens of an answer: what was asked for, else the protocol's limit, else the benchmark's."""
+    return options.max_new_tokens or options.protocol.half(benchmark).max_new_tokens or benchmark.max_new_tokens
+
+
+def settings_of(benchmark: Benchmark, options: Options, style: str) -> dict[str, Any]:
+    """The fields of a Protocol that neither model, harness nor data are needed for: known in no time."""
+    protocol = options.protocol
+    return {
+        "harness": benchmark.harness,
+        "harness_version": version(HARNESSES[benchmark.harness][1]),
+        "task": benchmark.name,
+        "protocol": protocol.name,
+        "prompt": style,
+        "images": protocol.images,
+        "decoding": {
+            "temperature": 0.0,
+            "top_p": 1.0,
+            "repetition_penalty": protocol.half(benchmark).repetition_penalty,
+            "max_new_tokens": max_new_tokens(benchmark, options),
+        },
+        "batch_size": options.batch_size,
+        "aggregation": protocol.aggregation(benchmark),
+        "scorer_version": scorer_version(),
+        "judge": protocol.judge_calls(benchmark),
+    }
+
+
+def agent_job(benchmark: Benchmark, options: Options) -> AnyJob:
+    """The job of an agent benchmark. Raises UserError for bad levels or settings, and for a missing simulator."""
     from evals.agents.harness import play_job
 
     return play_job(
@@ -222,7 +241,7 @@ def _play_job(benchmark: Benchmark, options: Options) -> AnyJob:
 
 
 def _scorer_fields(measurement: Measurement) -> dict[str, Any]:
-    """Judge, scorer and its version, for the record."""
+    """Judge and scorer, for the record."""
     benchmark, protocol = measurement.benchmark, measurement.protocol
     name, judge = SCORER, None
     if measurement.stock and benchmark.stock:
@@ -231,7 +250,7 @@ def _scorer_fields(measurement: Measurement) -> dict[str, Any]:
         from evals import judging
 
         name, judge = judging.scorer_name(protocol, benchmark, SCORER), judging.judge_record(protocol, benchmark)
-    return {"scorer": name, "scorer_version": scorer_version(), "judge": judge}
+    return {"scorer": name, "judge": judge}
 
 
 def worker_count(text: str) -> int | None:

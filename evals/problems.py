@@ -48,6 +48,18 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Survey:
+    """What a benchmark's file holds, before its images are looked at."""
+
+    data_sha256: str
+    """As in `Prepared`."""
+    data_pin: str
+    """As in `Prepared`."""
+    categories: tuple[str, ...]
+    """The category of every problem, in the file's order; empty texts where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """What is measured and how: a benchmark under a protocol."""
 

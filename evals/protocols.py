@@ -124,6 +124,14 @@ class ProtocolSettings(Settings):
         """True where this protocol asks a judge about `benchmark`: never for text, nor where the tools have rules."""
         return self.judge is not None and benchmark.dataset in ("mathvision", "mathverse", "mmstar", "mathvista")
 
+    def judge_calls(self, benchmark: Benchmark) -> dict[str, Any] | None:
+        """Model, seed and the kinds of question that the judge is asked about `benchmark`; None where none is asked."""
+        if self.judge is None or not self.judged(benchmark):
+            return None
+        settings = self.judge.model_dump(mode="json")
+        used = {"mmstar": ("option",), "mathverse": ("extract", "compare")}.get(benchmark.dataset, ("extract",))
+        return {key: settings[key] for key in ("model", "seed", *used)}
+
     def aggregation(self, benchmark: Benchmark) -> Literal["macro", "mean"]:
         """How the headline is formed: over categories, or over problems."""
         return "macro" if benchmark.name in self.macro else "mean"
@@ -170,6 +178,32 @@ def find_protocol(name: str) -> ProtocolSettings:
     return known[name]
 
 
+def choose_style(
+    protocol: ProtocolSettings,
+    benchmark: Benchmark,
+    style: str | None = None,
+    role: Role = "trained",
+    training_prompt: str | None = None,
+) -> str:
+    """Name of the prompt style for one benchmark: --prompt, else the benchmark's own, else the protocol's.
+
+    training_prompt: what the checkpoint was trained with, where that is known. A protocol that asks for it falls back
+    on the baseline's style without one. Raises UserError for an unknown style, and for `training` without a text.
+    """
+    of = protocol.half(benchmark).prompt
+    name = style or benchmark.prompt or of[role]
+    if name not in prompt_styles():
+        raise UserError(f"--prompt: {name!r} is not known; known: {', '.join(prompt_styles())}")
+    if name != "training" or training_prompt is not None:
+        return name
+    if style:
+        raise UserError(
+            "--prompt training: the checkpoint's manifest names no system prompt that it was trained with; "
+            "evaluate an arm of a run, or give the text with --prompt paper --system-prompt-file FILE"
+        )
+    return of["baseline"]
+
+
 def choose_prompt(
     protocol: ProtocolSettings,
     benchmark: Benchmark,
@@ -178,27 +212,13 @@ def choose_prompt(
     role: Role = "trained",
     training_prompt: str | None = None,
 ) -> tuple[str, Prompt]:
-    """Name and text of the prompt for one benchmark: --prompt, else the benchmark's own, else the protocol's.
-
-    training_prompt: what the checkpoint was trained with, where that is known. A protocol that asks for it falls back
-    on the baseline's style without one. Raises UserError for an unknown style, or where its text cannot be read.
-    """
-    styles = prompt_styles()
-    of = protocol.half(benchmark).prompt
-    name = style or benchmark.prompt or of[role]
-    if name not in styles:
-        raise UserError(f"--prompt: {name!r} is not known; known: {', '.join(styles)}")
+    """Name (see `choose_style`) and text of the prompt. Raises UserError as that does, or where its text cannot be
+    read."""
+    name = choose_style(protocol, benchmark, style, role, training_prompt)
     if name == "training":
-        if training_prompt is not None:
-            return name, Prompt(place="system", text=training_prompt)
-        if style:
-            raise UserError(
-                "--prompt training: the checkpoint's manifest names no system prompt that it was trained with; "
-                "evaluate an arm of a run, or give the text with --prompt paper --system-prompt-file FILE"
-            )
-        name = of["baseline"]
+        return name, Prompt(place="system", text=training_prompt or "")
     if name != "paper":
-        return name, styles[name]
+        return name, prompt_styles()[name]
     return name, Prompt(place="system", text=read_system_prompt(system_prompt_file or _training_data()))
 
 

@@ -87,6 +87,15 @@ def write_records(path: Path, records: list[EvalRecord]) -> None:
     write(path, json.dumps(rows, indent=1, sort_keys=True) + "\n")
 
 
+def find_records(folder: Path) -> list[Path]:
+    """All record files below a folder, sorted. Raises UserError where there is none."""
+    paths = sorted(folder.rglob("record.json"))
+    if not paths:
+        found = "no such folder" if not folder.is_dir() else "no record.json below it"
+        raise UserError(f"{folder}: {found}; give a folder that `lmmr1 eval --out` or the workflow wrote")
+    return paths
+
+
 def read_records(path: Path) -> list[EvalRecord]:
     """Read what `write_records` wrote. Raises UserError on a missing, damaged or malformed file."""
     verify(path, f"delete {path.parent} and run the evaluation again")

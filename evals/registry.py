@@ -16,6 +16,9 @@ REGISTRY_FILE = Path(__file__).with_name("benchmarks.yaml")
 STOCK = "lm_eval:"
 """Prefix that selects a stock task of lm-eval instead of ours, for comparison."""
 
+RECORDED_STOCK = "lm_eval_"
+"""The same in records, whose names are those of folders."""
+
 _HUB = r"hub:[\w.-]+/[\w.-]+@([0-9a-f]{40}|main)#[\w-]+:\w+"
 
 
@@ -96,13 +99,14 @@ def registry() -> dict[str, Benchmark]:
 
 
 def find(name: str) -> Benchmark:
-    """The benchmark called `name`; `lm_eval:TASK` is the stock task under a name of its own.
+    """The benchmark called `name`; `lm_eval:TASK` is the stock task, whose records are called `lm_eval_TASK`.
 
     Raises UserError that lists the known ones.
     """
     known = registry()
-    if name.startswith(STOCK):
-        return _find_stock(name.removeprefix(STOCK))
+    for prefix in (STOCK, RECORDED_STOCK):
+        if name.startswith(prefix):
+            return _find_stock(name.removeprefix(prefix))
     if name not in known:
         raise UserError(f"benchmark {name!r} is not known; known: {', '.join([*known, *_stock_names()])}")
     return known[name]
@@ -115,6 +119,6 @@ def _stock_names() -> list[str]:
 def _find_stock(task: str) -> Benchmark:
     for benchmark in registry().values():
         if benchmark.stock and benchmark.stock.task == task:
-            changes = {"name": f"lm_eval_{task}", "title": f"{benchmark.title} ({task})", "prompt": "none"}
+            changes = {"name": RECORDED_STOCK + task, "title": f"{benchmark.title} ({task})", "prompt": "none"}
             return benchmark.model_copy(update=changes)
     raise UserError(f"lm-eval's task {task!r} is not offered here; known: {', '.join(_stock_names())}")

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +35,8 @@ from evals.registry import find
 from evals.samples import SampleRow, read_samples, write_samples
 from evals.workers import as_many_as_fit, loaded
 from lmmr1.exits import exit_code
-from lmmr1.files import seal_folder, verify, verify_weights, write
+from lmmr1.files import KINDS, seal_folder, verify, verify_weights, write
+from lmmr1.hub_commits import is_hub_id, resolve, snapshot, split_revision
 from lmmr1.lock import owned
 from lmmr1.types import UserError
 
@@ -49,31 +50,59 @@ FROM_MODEL = ("prompt_hash", "backend", "dtype", "min_pixels", "max_pixels")
 """Fields of a protocol that are known only once the model is loaded; the checkpoint key and the data decide them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A checkpoint to be evaluated."""
+
+    weights: str
+    """Folder in Hugging Face format, or Hub id."""
+    key: str
+    """What its records call it."""
+    revision: str | None = None
+    """The commit, where `weights` is a Hub id."""
+    system_prompt: str | None = None
+    """The system message that most of its training rows brought; None where they brought none, or nobody knows."""
+
+
+Accept = Callable[[AnyJob, EvalModel | None], None]
+"""Raises UserError for a job whose record would be of no use; asked again once the model is loaded."""
+
+
 def evaluate(
-    model: str, benchmarks: list[str], out: Path, options: Options, checkpoint: str | None = None
+    model: str,
+    benchmarks: list[str],
+    out: Path,
+    options: Options,
+    checkpoint: str | None = None,
+    accept: Accept | None = None,
 ) -> list[EvalRecord]:
     """Evaluate one model; all records, in the order of `benchmarks`.
 
     Args:
-        model: checkpoint folder in Hugging Face format, or Hub id (its newest commit, which is recorded).
+        model: checkpoint folder in Hugging Face format, or Hub id, `owner/name` (its newest commit) or
+            `owner/name@REVISION`; the commit is recorded.
         benchmarks: names of the registry.
         out: gets `{benchmark}/record.json`, `{benchmark}/samples.jsonl`, the harness's own files, and `timing.json`.
         options: protocol, data and limits.
         checkpoint: key to record; without it a hash of the model's files, or the Hub id with its commit.
+        accept: asked about every job before the model is loaded, and about those to be run before it answers.
 
     Raises:
         UserError: an unknown benchmark, a bad data file, a folder without a model, a judge that is not there.
     """
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
-        key, revision = identify_after_names(model, benchmarks)
+        found = identify_after_names(model, benchmarks)
         jobs = plan(benchmarks, Path(workspace), options)
-        load = partial(_load, model, revision, options)
-        return run_jobs(load, jobs, out, options, checkpoint or key, workers_for(model, jobs, options))
+        for job in jobs if accept else ():
+            accept(job, None)
+        load = partial(_load, found, options)
+        workers = workers_for(found.weights, jobs, options)
+        return run_jobs(load, jobs, out, options, checkpoint or found.key, workers, accept)
 
 
-def _load(model: str, revision: str | None, options: Options) -> EvalModel:
+def _load(model: Candidate, options: Options) -> EvalModel:
     protocol = options.protocol
-    return load_model(model, revision, protocol.min_pixels, protocol.max_pixels, options.engine)
+    return load_model(model.weights, model.revision, protocol.min_pixels, protocol.max_pixels, options.engine)
 
 
 def check_inputs(model: str, benchmarks: list[str], options: Options) -> None:
@@ -83,7 +112,7 @@ def check_inputs(model: str, benchmarks: list[str], options: Options) -> None:
         require_judge(plan(benchmarks, Path(workspace), options), options)
 
 
-def identify_after_names(model: str, benchmarks: Sequence[str]) -> tuple[str, str | None]:
+def identify_after_names(model: str, benchmarks: Sequence[str]) -> Candidate:
     """`identify(model)` once the names are known to be good: the cheap checks come before data are read or fetched."""
     for name in benchmarks:
         find(name)
@@ -108,6 +137,7 @@ def run_jobs(
     options: Options,
     checkpoint: str,
     workers: int = 1,
+    accept: Accept | None = None,
 ) -> list[EvalRecord]:
     """Run what is not done yet; the model is loaded only if something is, by `workers` processes. All records, in the
     order of `jobs`."""
@@ -123,6 +153,8 @@ def run_jobs(
                 stack.enter_context(owned(out, f"evaluating {job.name}", f".{job.name}.lock"))
             start = time.perf_counter()
             model = stack.enter_context(loaded(load, workers))
+            for job in open_jobs if accept else ():
+                accept(job, model)
             judge = stack.enter_context(_judge(server, out, options))
             _add_timing(out, {"load_model": {"seconds": round(time.perf_counter() - start, 3)}})
             for job in open_jobs:
@@ -244,57 +276,61 @@ def _add_timing(out: Path, entries: dict[str, dict[str, float]]) -> None:
         os.close(folder)
 
 
-def identify(model: str) -> tuple[str, str | None]:
-    """Key and Hub commit of a model: `weights-` and 16 hex digits over its files, or `owner/name@commit`.
+def identify(model: str) -> Candidate:
+    """A model without a manifest. Its key: `weights-` and 16 hex digits over its files, or `owner/name@commit`.
 
     Raises UserError where it is neither a checkpoint folder nor on the Hub.
     """
     folder = Path(model)
     if not folder.exists():
-        commit = hub_commit(model)
-        return f"{model}@{commit[:12]}", commit
+        if not is_hub_id(model):
+            raise UserError(f"{model}: no such checkpoint folder, and not a Hub id of the form owner/name")
+        repository, asked = split_revision(model)
+        commit = resolve(repository, asked)
+        return Candidate(repository, f"{repository}@{commit[:12]}", commit)
     listed = folder.iterdir() if folder.is_dir() else ()
-    files = sorted(p for p in listed if p.suffix in {".safetensors", ".json", ".jinja", ".txt", ".model"})
+    files = sorted(p for p in listed if p.suffix in KINDS)
     if not any(p.suffix == ".safetensors" for p in files) or not (folder / "config.json").is_file():
         raise UserError(f"{model}: not a checkpoint folder, it needs config.json and *.safetensors files")
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
             digest.update(f"{path.name}\n{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return f"weights-{digest.hexdigest()[:16]}", None
+    return Candidate(model, f"weights-{digest.hexdigest()[:16]}")
 
 
-def hub_commit(model: str) -> str:
-    """The commit that a Hub id stands for now; offline, the one in the local cache. Raises UserError without either."""
-    if model.count("/") != 1 or model.startswith((".", "/")):
-        raise UserError(f"{model}: no such checkpoint folder, and not a Hub id of the form owner/name")
-    import huggingface_hub
-
-    try:
-        # The cache keeps the file in a folder named by the commit.
-        return Path(huggingface_hub.hf_hub_download(model, "config.json")).parent.name
-    except (OSError, ValueError) as e:
-        raise UserError(f"{model}: not found on the Hugging Face Hub ({' '.join(str(e).split())[:200]})") from None
-
-
-def read_manifest(path: Path) -> tuple[str, str]:
-    """`weights` and `key` of a manifest, verified. Raises UserError where either is damaged, malformed or not there."""
+def read_manifest(path: Path) -> Candidate:
+    """The checkpoint of a manifest, its files verified: in the folder, or in the Hub's cache at the commit, fetched if
+    need be. Raises UserError where either is damaged, malformed or not there."""
     verify(path)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        weights, key = manifest["weights"], manifest["key"]
+        found = Candidate(manifest["weights"], manifest["key"], manifest.get("revision"), manifest.get("system_prompt"))
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path}: no such manifest; train or adopt the checkpoint first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{path}: not a manifest ({type(e).__name__}: {e}); make the checkpoint again") from None
-    if not isinstance(weights, str) or not isinstance(key, str):
-        raise UserError(f"{path}: `weights` and `key` must be texts (got {weights!r:.80} and {key!r:.80})")
-    folder = Path(weights)
-    if not folder.is_dir() and (weights.count("/") != 1 or weights.startswith((".", "/"))):
-        raise UserError(f"{path}: its weights {weights!r} are no folder here; run from the folder it was made in")
-    if folder.is_dir() and manifest.get("weights_sha256"):
-        verify_weights(folder, manifest["weights_sha256"], f"delete it and {path}, and make the checkpoint again")
-    return weights, key
+    for name, value in asdict(found).items():
+        if not isinstance(value, str) and (value is not None or name in ("weights", "key")):
+            raise UserError(f"{path}: `{name}` must be a text (got {value!r:.80}); make the checkpoint again")
+    _verify_files(found, path, manifest.get("weights_sha256"))
+    return found
+
+
+def _verify_files(model: Candidate, path: Path, digest: str | None) -> None:
+    """Raise UserError where the files of a manifest's checkpoint are not there, or not those that it names."""
+    folder = Path(model.weights)
+    if model.revision:
+        folder = snapshot(model.weights, model.revision)
+        fix = f"delete {folder.parents[1]} and run the same command again"
+    elif folder.is_dir():
+        fix = f"delete it and {path}, and make the checkpoint again"
+    elif is_hub_id(model.weights):
+        raise UserError(f"{path}: names {model.weights} without a commit; delete it and make it again")
+    else:
+        raise UserError(f"{path}: its weights {model.weights!r} are no folder here; run from the folder it was made in")
+    if digest:
+        verify_weights(folder, digest, fix)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -343,15 +379,19 @@ def _main(args: argparse.Namespace) -> None:
     _evaluate_all([read_manifest(path) for path in args.manifest], args.out, args.benchmarks, options)
 
 
-def _evaluate_all(models: list[tuple[str, str]], outs: list[Path], benchmarks: list[str], options: Options) -> None:
-    """Evaluate models, (weights, key) each, into their folders, and print what came out."""
+def _evaluate_all(models: list[Candidate], outs: list[Path], benchmarks: list[str], options: Options) -> None:
+    """Evaluate models into their folders, and print what came out. All is planned before the first one is loaded."""
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
-        jobs = plan(benchmarks, Path(workspace), options)
-        for (weights, key), out in zip(models, outs, strict=True):
-            load = partial(_load, weights, None, options)
-            for r in run_jobs(load, jobs, out, options, key, workers_for(weights, jobs, options)):
+        plans = {
+            prompt: plan(benchmarks, Path(tempfile.mkdtemp(dir=workspace)), replace(options, training_prompt=prompt))
+            for prompt in dict.fromkeys(model.system_prompt for model in models)
+        }
+        for model, out in zip(models, outs, strict=True):
+            jobs = plans[model.system_prompt]
+            load, workers = partial(_load, model, options), workers_for(model.weights, jobs, options)
+            for r in run_jobs(load, jobs, out, options, model.key, workers):
                 if r.subset == "all":
-                    print(f"{key[:12]} {r.benchmark}: {r.metric} {r.value:.4f} +- {r.stderr:.4f} (n={r.n})")
+                    print(f"{model.key[:12]} {r.benchmark}: {r.metric} {r.value:.4f} +- {r.stderr:.4f} (n={r.n})")
 
 
 if __name__ == "__main__":

@@ -328,15 +328,19 @@ URLS = {**MathVision.DATASET_URL, **MathVerse.DATASET_URL, **MathVista.DATASET_U
 URLS["MMStar"] = ImageMCQDataset.DATASET_URL["MMStar"]
 
 
+def downloaded(name: str) -> Path:
+    """Where VLMEvalKit's own copy of a data set lies, or will lie: in $LMUData."""
+    root = os.environ.get("LMUData")  # noqa: SIM112 (VLMEvalKit's name for it)
+    return Path(root or Path.home() / "LMUData") / f"{name}.tsv"
+
+
 def download(name: str) -> Path:
     """VLMEvalKit's own copy of a data set, downloaded into $LMUData where it is not there yet.
 
     What lies there is never replaced: whether it is the pinned file is checked when it is read, and said once.
     Raises UserError where it cannot be downloaded.
     """
-    url = URLS[name]
-    root = os.environ.get("LMUData")  # noqa: SIM112 (VLMEvalKit's name for it)
-    path = Path(root or Path.home() / "LMUData") / f"{name}.tsv"
+    url, path = URLS[name], downloaded(name)
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

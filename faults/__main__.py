@@ -1,7 +1,7 @@
 """Break the smoke profile on purpose, at every stage, and see that nothing is lost or silently wrong.
 
     python -m faults --docs docs/reliability.md                    # all (`make faults`)
-    python -m faults --share 0.1 --stages training "evaluation, lm-eval"
+    python -m faults --share 0.1 --stages training evaluation
 
 Exit code 0: every fault ended with the bytes of an undisturbed run or with one clear line; 1: one did not.
 """

@@ -16,17 +16,16 @@ STAGES = {
     "image_benchmark": "benchmark files",
     "level_benchmark": "benchmark files",
     "train": "training",
-    "eval_lm_eval": "evaluation, lm-eval",
-    "eval_lm_eval_adopted": "evaluation, lm-eval",
-    "eval_vlmevalkit": "evaluation, VLMEvalKit",
-    "eval_vlmevalkit_adopted": "evaluation, VLMEvalKit",
-    "eval_agents": "evaluation, agents",
-    "eval_agents_adopted": "evaluation, agents",
-    "play_scripted": "evaluation, agents",
+    "evaluate_arm": "evaluation",
+    "evaluate_adopted": "evaluation",
+    "evaluate_round": "evaluation",
+    "evaluate_round_adopted": "evaluation",
+    "play_scripted": "scripted players",
     "scores": "scores",
     "scores_of_players": "scores",
-    "prompt_scores": "scores",
+    "round_scores": "scores",
     "prompt_styles": "tables",
+    "protocols": "tables",
     "contamination": "tables",
     "table1": "tables",
     "paper_tables": "tables",
@@ -83,7 +82,8 @@ def _job(rule: str, facts: str, shell: str) -> Job | None:
     if rule not in STAGES:
         return None
     words = shlex.split(shell)
-    at, end = words.index("-m"), min(words.index(mark) for mark in (">", "2>") if mark in words)
+    end = min(words.index(mark) for mark in (">", "2>") if mark in words)
+    at = max(i for i, word in enumerate(words[:end]) if word == "-m")  # the last: an evaluation is run by reproduce.gpu
     named = dict(re.findall(r"^    (input|output|log): (.*)$", facts, re.MULTILINE))
     lists = [tuple(filter(None, named.get(key, "").split(", "))) for key in ("input", "output")]
     return Job(rule, *lists, named["log"], words[at + 1], tuple(words[at + 2 : end]))

@@ -38,7 +38,7 @@ class Bad(Server):
         if kind == "judge: HTTP 500":
             self.status = lambda number: 500
         if kind == "judge: stalls":
-            self.delay = 30.0
+            self.late = lambda prompt: 3600.0
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that was killed is what this is about."""
@@ -77,7 +77,7 @@ def job(reference: Path, url: str) -> Job:
         "paper",
     ]
     arguments += ["--data-root", "data", "--any-data", "--system-prompt-file", "data/system.txt"]
-    arguments += ["--max-new-tokens", "16", "--judge-url", url, "--judge-timeout", "3"]
+    arguments += ["--max-new-tokens", "16", "--judge-url", url, "--judge-timeout", "1"]
     return Job("judged", (), (), "judged.log", "reproduce.cli", tuple(arguments))
 
 

@@ -206,9 +206,7 @@ def read_by(job: Job, folder: Path) -> list[Path]:
     return [path for path in found if path.is_file() and "timings" not in path.parts]
 
 
-EVALUATIONS = tuple(
-    f"eval_{harness}{kind}" for harness in ("lm_eval", "vlmevalkit", "agents") for kind in ("", "_adopted")
-)
+EVALUATIONS = ("evaluate_arm", "evaluate_adopted", "evaluate_round", "evaluate_round_adopted")
 
 
 def weights_of(manifest: Path, folder: Path) -> set[Path]:

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from lmmr1.files import verify
-from lmmr1.types import Sample, UserError
+from lmmr1.types import Sample, TrainingData, UserError
 
 
 class BadRow(UserError):
@@ -57,6 +58,32 @@ def data_sha256(path: Path, samples: list[Sample]) -> str:
         for image in sample.images:
             digest.update(hashlib.sha256(image.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def training_data(path: Path, samples: list[Sample]) -> TrainingData:
+    """What a manifest says of the prompts in `path`, which are not empty."""
+    systems = Counter(system_message(sample.messages) for sample in samples)
+    return TrainingData(data_sha256(path, samples), _hub_source(path), systems.most_common(1)[0][0])
+
+
+def system_message(messages: list[dict[str, Any]]) -> str | None:
+    """The text of the first system message, or None."""
+    return next((text_of(message) for message in messages if message["role"] == "system"), None)
+
+
+def text_of(message: dict[str, Any]) -> str:
+    """The text of a chat message, without its images."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content)
+
+
+def _hub_source(path: Path) -> str | None:
+    """`owner/name@COMMIT#FILE` where the card beside the prompts says that they came from the Hub."""
+    try:
+        source = json.loads(path.with_suffix(".card.json").read_text(encoding="utf-8"))["source"]
+        return f"{source['repo']}@{source['revision']}#{source['file']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # generated, or a file of the user's own
 
 
 def parse_row(line: bytes, where: str, folder: Path) -> Sample:

@@ -20,6 +20,10 @@ from typing import IO, Any
 from lmmr1.types import UserError
 
 SUMS = "SHA256SUMS"
+KINDS = (".safetensors", ".json", ".jinja", ".txt", ".model")
+"""Files that a checkpoint is loaded from: weights, configuration, tokenizer, chat template, image processor."""
+NOTES = ("pretrain.json",)
+"""Files of those kinds that only say how a checkpoint was made."""
 LARGE = 256 << 20
 """Bytes from which a file of weights that was verified once is recognised by its size and time of change."""
 
@@ -167,25 +171,47 @@ def _sums(path: Path, fix: str) -> dict[str, str]:
 
 
 def sha256_weights(folder: Path, digests: dict[str, str] | None = None) -> str:
-    """Hex sha256 over the names and contents of a checkpoint's safetensors files. Raises UserError without any.
+    """Hex sha256 over names and contents of all that a checkpoint is loaded from: weights, tokenizer, chat template,
+    configuration. Raises UserError where there are no weights.
 
     digests: known sha256 by file name; the others are computed.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    return _overall(_digests(folder, digests or {}))
+
+
+def are_weights(folder: Path, expected: str, digests: dict[str, str] | None = None) -> bool:
+    """Whether `expected`, the weights_sha256 of a manifest, is that of `folder`. Raises UserError as `sha256_weights`.
+
+    Manifests of before the digest covered the tokenizer and the rest name the safetensors files alone; they count.
+    """
+    found = _digests(folder, digests or {})
+    alone = {name: digest for name, digest in found.items() if name.endswith(".safetensors")}
+    return expected in (_overall(found), _overall(alone))
+
+
+def _digests(folder: Path, known: dict[str, str]) -> dict[str, str]:
+    """{name: sha256} of the files of a checkpoint, by name."""
+    files = sorted(f for f in folder.glob("[!.]*") if f.suffix in KINDS and f.name not in NOTES and f.is_file())
+    if not any(f.suffix == ".safetensors" for f in files):
         raise UserError(f"{folder}: not a checkpoint folder, it holds no .safetensors file")
-    known = digests or {}
-    return hashlib.sha256("".join(f.name + (known.get(f.name) or sha256_file(f)) for f in files).encode()).hexdigest()
+    return {f.name: known.get(f.name) or sha256_file(f) for f in files}
+
+
+def _overall(digests: dict[str, str]) -> str:
+    return hashlib.sha256("".join(name + digest for name, digest in digests.items()).encode()).hexdigest()
 
 
 def verify_weights(folder: Path, expected: str, fix: str) -> None:
-    """Raise UserError, naming folder and fix, where the weights are not the `expected` ones or another file is damaged.
+    """Raise UserError, naming folder and fix, where the checkpoint is not the `expected` one or a file is damaged.
 
     Files of at least LARGE bytes are read once: `.verified.json` in the folder keeps their sha256 with size and time.
     """
     verify_folder(folder, fix, skip=".safetensors")
-    if sha256_weights(folder, _verified(folder)) != expected:
-        raise UserError(f"{folder}: the weights are damaged, their sha256 is not the one in the manifest; {fix}")
+    if not are_weights(folder, expected, _verified(folder)):
+        raise UserError(
+            f"{folder}: the weights are damaged, or tokenizer, template or configuration were changed: "
+            f"their sha256 is not the one in the manifest; {fix}"
+        )
 
 
 def _verified(folder: Path) -> dict[str, str]:

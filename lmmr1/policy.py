@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.utils import logging as transformers_logging
 
 from lmmr1.hf import AutoModelForImageTextToText, AutoProcessor, BaseModelOutputWithPooling
+from lmmr1.hub_commits import is_hub_id
 from lmmr1.types import Sample, UserError
 
 CACHED_IMAGES = 1024
@@ -34,10 +35,13 @@ class Policy:
     model: Any
     processor: Any
     source: str
+    """Checkpoint folder or Hub id."""
     pad_id: int
     """Token that fills rows up."""
     eos_id: int
     """Token that ends a completion."""
+    revision: str | None = None
+    """The commit that was loaded, where `source` is a Hub id."""
     version: int = 0
     peft: Any = None
     """peft's wrapper of `model`, where adapters are trained (lora.py)."""
@@ -220,7 +224,8 @@ def load_policy(
     max_pixels: int | None = None,
     adapters: bool = False,
 ) -> Policy:
-    """Load a checkpoint folder or a Hub id. Raises UserError where it is neither, or an architecture we cannot train.
+    """Load a checkpoint folder, or a Hub id at a commit. Raises UserError where it is neither, or an architecture that
+    we cannot train.
 
     fp32 on CPU, and fp32 for what is trained everywhere (a bf16 weight does not move at lr 1e-6); bf16 on a GPU for
     inference, and for weights that stay as they are because only `adapters` on them are trained.
@@ -230,7 +235,7 @@ def load_policy(
         raise UserError(
             f"{source}: not a checkpoint folder, it has no config.json; give a folder in Hugging Face format"
         )
-    if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/"))):
+    if not folder.exists() and not is_hub_id(source):
         raise UserError(f"{source}: no such checkpoint folder, and not a Hub id of the form owner/name")
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
@@ -247,7 +252,8 @@ def load_policy(
     use_linear_patch_embedding(model)
     tokenizer = processor.tokenizer
     model.requires_grad_(trainable)
-    return Policy(model.to(device).train(trainable), processor, source, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    ids = tokenizer.pad_token_id, tokenizer.eos_token_id
+    return Policy(model.to(device).train(trainable), processor, source, *ids, revision)
 
 
 def load_processor(

@@ -15,7 +15,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ from safetensors.torch import load_file, save_file
 from lmmr1 import NUMERICS
 from lmmr1.config import TrainConfig
 from lmmr1.files import seal, seal_folder, sha256_file, sha256_weights, verify, verify_weights, write, writing
+from lmmr1.hub_commits import is_hub_id, resolve, snapshot, split_revision
 from lmmr1.lora import save_adapters
 from lmmr1.policy import Policy, load_processor
 from lmmr1.processes import ALONE, Processes, as_sharded, whole
-from lmmr1.types import Manifest, TrainingError, UserError
+from lmmr1.types import Manifest, TrainingData, TrainingError, UserError
 
 LOGS = ("steps.jsonl", "completions.jsonl", "timings.jsonl")
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -60,29 +61,48 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_parent(path: Path) -> Manifest:
-    """`read_manifest` of a checkpoint that will be used: its weights are verified. Raises UserError where damaged."""
+    """`read_manifest` of a checkpoint that will be used: its files are there and verified, from the Hub at its commit.
+
+    Raises UserError where they are damaged or cannot be had.
+    """
     manifest = read_manifest(path)
-    if (folder := Path(manifest.weights)).is_dir():
+    if manifest.revision:
+        folder = snapshot(manifest.weights, manifest.revision)
+        verify_weights(folder, manifest.weights_sha256, f"delete {folder.parents[1]} and run the same command again")
+    elif (folder := Path(manifest.weights)).is_dir():
         made_here = (folder.parent / "manifest.json").is_file() or (folder / "pretrain.json").is_file()
         what = f"delete {folder.parent} and {path}" if made_here else f"get it again, or delete {path}"
         verify_weights(folder, manifest.weights_sha256, f"{what}, then make it again")
+    elif is_hub_id(manifest.weights):
+        raise UserError(f"{path}: names {manifest.weights} without a commit; delete it and make it again")
     return manifest
 
 
 def adopt(weights: str, name: str) -> Manifest:
-    """The manifest of a checkpoint that was not trained here: a local folder (hashed) or a Hub id (by name)."""
-    folder = Path(weights)
-    digest = sha256_weights(folder) if folder.is_dir() else hashlib.sha256(weights.encode()).hexdigest()
-    return _manifest(digest[:16], weights, digest, None, {"adopted": name}, None)
+    """The manifest of a checkpoint that was not trained here, keyed by its files.
+
+    Args:
+        weights: a local folder, or a model on the Hub, `owner/name` or `owner/name@REVISION`: its files are fetched,
+            and the manifest names the commit.
+        name: what the manifest calls it.
+
+    Raises:
+        UserError: there is no such folder, it holds no weights, or the commit or its files cannot be had.
+    """
+    folder, revision = Path(weights), None
+    if not folder.is_dir() and is_hub_id(weights):
+        weights, asked = split_revision(weights)
+        revision = resolve(weights, asked)
+        folder = snapshot(weights, revision)
+    digest = sha256_weights(folder)
+    return replace(_manifest(digest[:16], weights, digest, None, {"adopted": name}), revision=revision)
 
 
-def _manifest(
-    key: str, weights: str, digest: str, parent: str | None, config: dict[str, Any], data: str | None
-) -> Manifest:
+def _manifest(key: str, weights: str, digest: str, parent: str | None, config: dict[str, Any]) -> Manifest:
     packages = ("torch", "transformers", "lmmr1", *(["trl"] if config.get("trainer") == "trl" else []))
     versions = {p: version(p) for p in packages} | {"python": platform.python_version()}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return Manifest(key, weights, digest, parent, config, data, NUMERICS, code_version(), versions, device)
+    return Manifest(key, weights, digest, parent, config, None, NUMERICS, code_version(), versions, device)
 
 
 def code_version() -> str:
@@ -221,11 +241,11 @@ class Store:
         self._cut_logs(dict.fromkeys(LOGS, 0))
         return None
 
-    def finish(self, policy: Policy, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
+    def finish(self, policy: Policy, parent: Manifest, cfg: TrainConfig, data: TrainingData) -> Manifest:
         """Write the model in Hugging Face format (rename at the end) and return its manifest."""
         weights = self._whole(dict(policy.model.named_parameters())) if self.processes.sharded else None
         if self.processes.main:
-            self._write_final(policy, weights, parent, cfg, data_sha256)
+            self._write_final(policy, weights, parent, cfg, data)
         self.processes.collect(None)  # none goes on before the files are there
         return read_manifest(self.folder / "manifest.json")
 
@@ -235,17 +255,17 @@ class Store:
         weights: dict[str, torch.Tensor] | None,
         parent: Manifest,
         cfg: TrainConfig,
-        data_sha256: str,
+        data: TrainingData,
     ) -> None:
         with saving(self.final):
             partial = _fresh(self.folder / "final.partial")
             if policy.peft is not None:
                 save_adapters(policy.peft, partial / "adapter")
             policy.model.save_pretrained(partial, state_dict=weights)
-            load_processor(policy.source).save_pretrained(partial)  # not the image bounds of training
-        self.publish(partial, parent, cfg, data_sha256)
+            load_processor(policy.source, policy.revision).save_pretrained(partial)  # not the image bounds of training
+        self.publish(partial, parent, cfg, data)
 
-    def publish(self, partial: Path, parent: Manifest, cfg: TrainConfig, data_sha256: str) -> Manifest:
+    def publish(self, partial: Path, parent: Manifest, cfg: TrainConfig, data: TrainingData) -> Manifest:
         """Make `partial`, a whole model in Hugging Face format, the sealed result (by renaming); its manifest."""
         with saving(self.final):
             seal_folder(partial)
@@ -254,7 +274,8 @@ class Store:
         for name in LOGS:
             seal(self.folder / name)
         digest = sha256_weights(self.final)
-        manifest = _manifest(self.key, str(self.final), digest, parent.key, cfg.model_dump(), data_sha256)
+        manifest = _manifest(self.key, str(self.final), digest, parent.key, cfg.model_dump())
+        manifest = replace(manifest, data_sha256=data.sha256, data_source=data.source, system_prompt=data.system_prompt)
         write_manifest(self.folder / "manifest.json", manifest)
         shutil.rmtree(self.folder / "resume", ignore_errors=True)
         return manifest

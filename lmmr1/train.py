@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lmmr1.advantages import per_token
 from lmmr1.batch import collate, completions, informative, rewards_of
 from lmmr1.config import TrainConfig, load_train_config
-from lmmr1.data import data_sha256, prompt_batches, read_samples
+from lmmr1.data import prompt_batches, read_samples, training_data
 from lmmr1.exits import run_cli
 from lmmr1.files import verify, write
 from lmmr1.lock import owned
@@ -35,7 +35,7 @@ from lmmr1.rollout import Engine, HFEngine
 from lmmr1.schedule import learning_rate
 from lmmr1.store import LOGS, Store, read_parent, run_key, write_manifest
 from lmmr1.tracking import NOWHERE, VARIABLE, Reporting, parse_names, require_installed
-from lmmr1.types import Batch, Manifest, Sample, ScoredGroup, StepStats, TrainingError, UserError
+from lmmr1.types import Batch, Manifest, Sample, ScoredGroup, StepStats, TrainingData, TrainingError, UserError
 from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
 from lmmr1.vllm_engine import VLLMEngine
 
@@ -51,8 +51,8 @@ def train(
     processes = ALONE if cfg.trainer == "trl" else join()
     require_prompts(processes, cfg.num_prompts // cfg.num_minibatches)
     samples = read_samples(prompts)
-    data = data_sha256(prompts, samples)
-    store = Store(root, run_key(cfg, parent.key, data), processes)
+    data = training_data(prompts, samples)
+    store = Store(root, run_key(cfg, parent.key, data.sha256), processes)
     with _alone(store, prompts):
         return store.finished() or _run(cfg, parent, samples, data, store, report_to), store
 
@@ -69,7 +69,7 @@ def rank() -> int:
 
 
 def _run(
-    cfg: TrainConfig, parent: Manifest, samples: list[Sample], data: str, store: Store, report_to: Reporting
+    cfg: TrainConfig, parent: Manifest, samples: list[Sample], data: TrainingData, store: Store, report_to: Reporting
 ) -> Manifest:
     """The stage itself, from the newest resume point to the finished checkpoint."""
     if cfg.trainer == "trl":
@@ -109,7 +109,7 @@ def build(
 ) -> tuple[Policy, Policy | None, Engine, torch.optim.Optimizer]:
     """Policy, frozen reference (only at beta > 0), sampling engine and optimizer."""
     pixels = (cfg.min_pixels, cfg.max_pixels)
-    policy = load_policy(parent.weights, None, True, *pixels, adapters=bool(cfg.lora))
+    policy = load_policy(parent.weights, parent.revision, True, *pixels, adapters=bool(cfg.lora))
     if cfg.freeze_vision:
         policy.model.model.visual.requires_grad_(False)
     if cfg.lora:
@@ -120,7 +120,7 @@ def build(
         recompute_layers(policy.model)
     reference = None
     if cfg.loss.beta > 0:
-        reference = policy.reference() if cfg.lora else load_policy(parent.weights, None, False, *pixels)
+        reference = policy.reference() if cfg.lora else load_policy(parent.weights, parent.revision, False, *pixels)
     processes.shard(policy.model)
     params = [p for p in policy.model.parameters() if p.requires_grad]
     betas = (cfg.adam_beta1, cfg.adam_beta2)

@@ -26,6 +26,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from lmmr1.config import TrainConfig
 from lmmr1.data import prompt_batches
+from lmmr1.hub_commits import snapshot
 from lmmr1.metrics import completion_rows, step_metrics, timings
 from lmmr1.policy import load_processor, open_image, use_linear_patch_embedding
 from lmmr1.rewards import score, verifier_pool
@@ -33,7 +34,7 @@ from lmmr1.schedule import learning_rate
 from lmmr1.store import Store
 from lmmr1.tracking import NOWHERE, Reporting, Trackers
 from lmmr1.trl_settings import arguments
-from lmmr1.types import Manifest, Rollout, Sample, ScoredGroup, TrainingError, UserError
+from lmmr1.types import Manifest, Rollout, Sample, ScoredGroup, TrainingData, TrainingError, UserError
 
 Scorer = Callable[..., list[ScoredGroup]]
 """P samples, their P x G rollouts and `seed` in, P scored groups out: rewards.score with its settings filled in."""
@@ -51,26 +52,28 @@ LEARNER = {
 
 
 def train(
-    cfg: TrainConfig, parent: Manifest, samples: list[Sample], data_sha256: str, store: Store, report_to: Reporting
+    cfg: TrainConfig, parent: Manifest, samples: list[Sample], data: TrainingData, store: Store, report_to: Reporting
 ) -> Manifest:
     """Run the stage, resuming from TRL's newest whole checkpoint. Every process of a launch gets the manifest.
 
     Raises UserError for bad options before any compute is spent, TrainingError where numbers stop being finite.
     """
+    # TRL names the model again to whoever loads its reference or its vLLM, without a commit: so it gets the folder
+    weights = str(snapshot(parent.weights, parent.revision)) if parent.revision else parent.weights
     args, adapter = arguments(cfg, store.folder / "resume")
     refuse_mixed_rows(samples, args.steps_per_generation)
     point = store.sealed()
     with verifier_pool(cfg.reward) as verifier:
         scorer = partial(score, cfg=cfg.reward, sampling=cfg.sampling, verifier=verifier)
-        trainer = build(cfg, parent.weights, samples, scorer, args, adapter)
+        trainer = build(cfg, weights, samples, scorer, args, adapter)
         start = int(point.name.partition("-")[2]) // cfg.optimizer_steps if point else 0
         with (report_to if trainer.is_world_process_zero() else NOWHERE).open(cfg, store.key, start) as trackers:
             trainer.add_callback(RunLog(trainer, store, trackers))
             trainer.train(resume_from_checkpoint=str(point) if point else None)
     folder = store.folder / "final.partial"
-    write_model(trainer, parent.weights, folder)
+    write_model(trainer, weights, folder)
     if trainer.is_world_process_zero():
-        store.publish(folder, parent, cfg, data_sha256)
+        store.publish(folder, parent, cfg, data)
     trainer.accelerator.wait_for_everyone()
     manifest = store.finished()
     assert manifest is not None

@@ -100,14 +100,27 @@ class StepStats:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a run was trained on, as its manifest says it."""
+
+    sha256: str
+    """Over the data file and its images."""
+    source: str | None
+    """`owner/name@COMMIT#FILE` where it came from the Hub."""
+    system_prompt: str | None
+    """The system message that most rows bring; None where most bring none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The identity card of a checkpoint: the small JSON file that is the edge between two rules of the workflow."""
 
     key: str
-    """Content address: hash of config, parent key, data, NUMERICS; for an adopted model the hash of its weights."""
+    """Content address: hash of config, parent key, data, NUMERICS; for an adopted model the hash of its files."""
     weights: str
     """Folder in Hugging Face format, relative to the working directory, or a Hub id."""
     weights_sha256: str
+    """Over all that the model is loaded from: weights, tokenizer, chat template, configuration."""
     parent: str | None
     config: dict[str, Any]
     data_sha256: str | None
@@ -116,3 +129,9 @@ class Manifest:
     """git commit of the code that made it; ends in `-dirty` where the work tree had changes."""
     versions: dict[str, str]
     device: str
+    revision: str | None = None
+    """The commit of a model on the Hub; None for a folder."""
+    data_source: str | None = None
+    """`owner/name@COMMIT#FILE` where the training data came from the Hub."""
+    system_prompt: str | None = None
+    """The system message that most training rows brought: what this model was taught to answer under."""

@@ -24,27 +24,22 @@ class VLLMEngine:
     exact = False  # another implementation and batch shape: importance weights correct the difference
 
     def __init__(
-        self,
-        policy: Policy,
-        sampling: SamplingConfig,
-        cfg: VLLMConfig | None = None,
-        launched: bool = False,
-        revision: str | None = None,
+        self, policy: Policy, sampling: SamplingConfig, cfg: VLLMConfig | None = None, launched: bool = False
     ) -> None:
-        """Start vLLM on the policy's checkpoint. Raises UserError where vLLM is not installed.
+        """Start vLLM on the policy's checkpoint, at its commit. Raises UserError where vLLM is not installed.
 
         Args:
             sampling: its lengths bound prompts and completions.
             cfg: what vLLM may take of a GPU, and what it gives back after each call.
             launched: True in one of several processes of `accelerate launch`: each gets an instance of its own.
-            revision: the commit, where the checkpoint is on the Hub.
         """
         cfg, gpu = cfg or VLLMConfig(), torch.cuda.is_available()
         self.policy, self.synced, self.sleep_level = policy, policy.version, cfg.sleep_level if gpu else 0
         size, room = policy.processor.image_processor.size, sampling.max_prompt_length + sampling.max_completion_length
         self.llm = _vllm()(
             model=policy.source,
-            revision=revision,
+            revision=policy.revision,
+            tokenizer_revision=policy.revision,
             dtype="bfloat16" if gpu else "float32",
             max_model_len=min(room, policy.context),
             enforce_eager=not gpu,

@@ -30,9 +30,11 @@ COLUMNS = [
     "seeds",
     "records",
     "protocols",
+    "prompts",
 ]
 """Fractions, not percent. `diff*` and `p` (two-sided, not corrected) are those of the difference to the baseline, empty
-for the baseline itself. `seeds`, `records`, `protocols` are joined by `;`."""
+for the baseline itself. `seeds`, `records`, `protocols`, `prompts` (the styles
+that the arm was asked in) are joined by `;`."""
 CONTRAST_COLUMNS = [
     "profile",
     "arm",
@@ -184,6 +186,7 @@ def summarise(scores: pd.DataFrame, cells: Cells, benchmarks: list[Benchmark]) -
                     _joined(cells[arm, members[0].name].index),
                     _joined(sources.record),
                     _joined(dict.fromkeys(sources.protocol_hash)),
+                    _joined(dict.fromkeys(sources.prompt)),
                 ]
             )
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -244,4 +247,4 @@ def read_contrasts(path: Path) -> pd.DataFrame:
 def _read(path: Path, expected: list[str]) -> pd.DataFrame:
     if not read_text(path).startswith(",".join(expected) + "\n"):
         raise UserError(f"{path}: not made by reports.tables (other columns); make it again")
-    return pd.read_csv(path, dtype={"seeds": str, "records": str, "protocols": str})
+    return pd.read_csv(path, dtype=dict.fromkeys(("seeds", "records", "protocols", "prompts"), str))

@@ -12,7 +12,7 @@ from typing import Any
 
 from evals.records import Protocol
 from lmmr1.types import UserError
-from reproduce.published import Cell, Judge
+from reproduce.published import Cell, Judge, Registry
 
 NONE = "none"
 
@@ -39,6 +39,14 @@ def differences(taken: Taken, cell: Cell, fields: tuple[str, ...]) -> list[str]:
         if ours != printed:
             found.append(f"{field}: {ours}, printed: {printed}")
     return found
+
+
+def printed_cells(registry: Registry, row: str) -> dict[str, Cell]:
+    """{benchmark: cell} of a row of Table 1, in its order. Raises UserError for an unknown row."""
+    table = registry.tables["table1"]
+    if row not in table.rows:
+        raise UserError(f"{row!r} is neither a folder nor a row of Table 1; rows: {', '.join(table.rows)}")
+    return {str(c.benchmark): registry.cell(f"table1.{row}.{name}") for name, c in table.columns.items() if c.benchmark}
 
 
 def judge_text(judge: Judge | None) -> str:

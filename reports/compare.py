@@ -11,14 +11,14 @@ import pandas as pd
 from evals.records import read_records
 from lmmr1.types import UserError
 from reports.cells import Cells, design_of, load_designs, load_items
-from reports.comparable import Taken, differences
+from reports.comparable import Taken, differences, printed_cells
 from reports.folders import common_benchmarks, folder_scores, load_paired
 from reports.paired import clustered_bootstrap
 from reports.rules import Rules
 from reports.scores import check_protocols
 from reports.statistics import Design, Interval, difference_interval, published_interval
 from reports.unpaired import Share, effective_n
-from reports.verdicts import Verdict, judge_family
+from reports.verdicts import ONE_RUN, Verdict, judge_family
 from reproduce.published import Cell, Registry
 
 MEAN = "mean"
@@ -38,6 +38,14 @@ class Difference:
     """Runs on either side; 0 for a printed number."""
     bootstrap: tuple[float, float] | None = None
     """95 % interval over resampled problems, where items share problems or are averaged over categories."""
+    prompts: tuple[str, ...] = ()
+    """`cot -> paper` where the two were asked in different words."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of a verdict must know, as the interval does not hold it."""
+        changed = [f"the difference includes the change of prompt {', '.join(self.prompts)}"] if self.prompts else []
+        return [*changed, *([ONE_RUN] if 1 in self.seeds else [])]
 
 
 def compare_records(
@@ -79,7 +87,24 @@ def _paired(
         interval=difference_interval(parts, base, designs, bool(points)),
         seeds=(len(parts[0]), len(base[0])),
         bootstrap=bootstrap,
+        prompts=_prompt_changes(rows[rows.benchmark.isin(names)], arms),
     )
+
+
+def _prompt_changes(rows: pd.DataFrame, arms: tuple[str, str]) -> tuple[str, ...]:
+    """`second -> first` for each change of prompt between the arms, sorted."""
+    asked = rows.drop_duplicates(["arm", "benchmark"]).set_index(["benchmark", "arm"]).prompt
+    pairs = {(asked[name, arms[1]], asked[name, arms[0]]) for name in dict.fromkeys(rows.benchmark)}
+    return tuple(sorted(f"{before} -> {after}" for before, after in pairs if before != after))
+
+
+def remark_lines(remarks: dict[str, list[str]]) -> list[str]:
+    """One line for each remark: where it holds for some columns only, with their names."""
+    columns: dict[str, list[str]] = {}
+    for column, texts in remarks.items():
+        for text in texts:
+            columns.setdefault(text, []).append(column)
+    return [text if len(names) == len(remarks) else f"{', '.join(names)}: {text}" for text, names in columns.items()]
 
 
 def _bootstrap(differences: np.ndarray, items: pd.DataFrame, macro: bool) -> tuple[float, float]:
@@ -99,31 +124,54 @@ def compare_published(
     benchmarks: list[str] | None = None,
     cross_protocol: bool = False,
 ) -> list[Difference]:
-    """Measured - printed per benchmark of Table 1 that the records have and, for several, on average; unpaired.
-
-    Raises UserError for an unknown row, where nothing printed was measured, and where a protocol differs (unless
-    `cross_protocol`).
-    """
+    """Measured - printed per benchmark of Table 1 that may be compared (`split_comparable`) and, for several, on
+    average; unpaired. Raises UserError as that does."""
     printed = printed_cells(registry, row)
-    names = [n for n in common_benchmarks([first], benchmarks) if n in printed]
-    if not names:
-        raise UserError(
-            f"{first.arm.iloc[0]}: row {row!r} of Table 1 has no value for "
-            f"{', '.join(dict.fromkeys(first.benchmark))}; it has {', '.join(printed)}; give records instead"
-        )
-    for name in names:
-        differs = differences(taken_of(first[first.benchmark == name].iloc[0]), printed[name], rules.must_match_score)
-        if differs and not cross_protocol:
-            raise UserError(
-                f"{name} was not measured as the printed value {printed[name].id}: {'; '.join(differs)}; give records "
-                "of another checkpoint, or --allow-cross-protocol to compare all the same"
-            )
+    names, _ = split_comparable(first, row, registry, rules, benchmarks, cross_protocol)
     cells = load_paired([first], names)
     designs = load_designs(first[first.benchmark.isin(names)])
     arm = str(first.arm.iloc[0])
     shares = {name: printed_share(printed[name], rules) for name in names}
     found = [_against_printed([name], cells, designs, arm, shares) for name in names]
     return [*found, _against_printed(names, cells, designs, arm, shares)] if len(names) > 1 else found
+
+
+def split_comparable(
+    first: pd.DataFrame,
+    row: str,
+    registry: Registry,
+    rules: Rules,
+    benchmarks: list[str] | None = None,
+    cross_protocol: bool = False,
+) -> tuple[list[str], dict[str, str]]:
+    """The benchmarks of records that may be held against a row of Table 1, and those that may not with the reason.
+
+    Raises UserError for an unknown row, for one of `benchmarks` that may not be compared, and, with all reasons, where
+    none is left.
+    """
+    printed = printed_cells(registry, row)
+    kept, left_out = [], {}
+    common = common_benchmarks([first], benchmarks)
+    if not set(common) & set(printed):
+        raise UserError(
+            f"{first.arm.iloc[0]}: row {row!r} of Table 1 has no value for {', '.join(common)}; "
+            f"it has {', '.join(printed)}; give records instead"
+        )
+    for name in common:
+        if name not in printed:
+            left_out[name] = f"row {row!r} of Table 1 has no value for {name}; it has {', '.join(printed)}"
+            continue
+        differs = differences(taken_of(first[first.benchmark == name].iloc[0]), printed[name], rules.must_match_score)
+        if differs and not cross_protocol:
+            left_out[name] = f"not measured as the printed value {printed[name].id}: {'; '.join(differs)}"
+        else:
+            kept.append(name)
+    if left_out and (benchmarks or not kept):
+        raise UserError(
+            f"{first.arm.iloc[0]}: {' | '.join(f'{n}: {reason}' for n, reason in left_out.items())}; give records of "
+            "another checkpoint, or --allow-cross-protocol to compare what was measured differently all the same"
+        )
+    return kept, left_out
 
 
 def _against_printed(
@@ -138,14 +186,6 @@ def _against_printed(
         interval=published_interval(parts, [shares[n] for n in names], [designs[n] for n in names]),
         seeds=(len(parts[0]), 0),
     )
-
-
-def printed_cells(registry: Registry, row: str) -> dict[str, Cell]:
-    """{benchmark: cell} of a row of Table 1. Raises UserError for an unknown row."""
-    table = registry.tables["table1"]
-    if row not in table.rows:
-        raise UserError(f"{row!r} is neither a folder nor a row of Table 1; rows: {', '.join(table.rows)}")
-    return {str(c.benchmark): registry.cell(f"table1.{row}.{name}") for name, c in table.columns.items() if c.benchmark}
 
 
 def printed_share(cell: Cell, rules: Rules) -> Share:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from evals.records import find_records
 from lmmr1.types import UserError
 from reports.cells import Cells, load_cells, require_same_items
 from reports.scores import record_rows
@@ -17,10 +18,7 @@ def folder_scores(folder: Path, arm: str) -> pd.DataFrame:
     `SEED/eval/BENCHMARK/record.json` are runs of one arm; any other `BENCHMARK/record.json` is a single run.
     Raises UserError where there are no records, or two of one seed and benchmark.
     """
-    paths = sorted(folder.rglob("record.json"))
-    if not paths:
-        found = "no such folder" if not folder.is_dir() else "no record.json below it"
-        raise UserError(f"{folder}: {found}; give a folder that `lmmr1 eval --out` or the workflow wrote")
+    paths = find_records(folder)
     rows = pd.concat([record_rows(path, "", arm, _seed_of(path)) for path in paths], ignore_index=True)
     played = set(rows[rows.metric == "score"].benchmark)
     rows = rows[(rows.subset == "all") & ((rows.metric == "score") | ~rows.benchmark.isin(played))]

@@ -15,8 +15,10 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -25,16 +27,16 @@ import pandas as pd
 
 from lmmr1 import __version__
 from lmmr1.exits import INCONCLUSIVE, REGRESSION
-from lmmr1.types import UserError
-from reports.compare import MEAN, Difference, compare_published, compare_records
+from reports.compare import MEAN, Difference, compare_published, compare_records, remark_lines, split_comparable
 from reports.files import run_cli, write_text
 from reports.folders import folder_scores
 from reports.power import ALPHA
-from reports.rules import Rules, rules
+from reports.rules import Rules, require_margin, rules
 from reports.statistics import adjusted
 from reports.verdicts import needed_text
 from reproduce.published import registry
 
+EMPTY: Mapping[str, str] = MappingProxyType({})
 PASSED, FAILED, OPEN = "passed", "regression", "inconclusive"
 LEVEL = ALPHA / 2
 """Of each one-sided test: then the printed 95 % interval shows the decision."""
@@ -77,6 +79,7 @@ class Row:
             "p_inferior": self.p_inferior,
             "p_regression": self.p_regression,
             "verdict": self.verdict,
+            "remarks": d.remarks,
             "note": needed_text(d.interval, self.margin, d.n, power, sides=1) if self.verdict == OPEN else "",
         }
 
@@ -129,8 +132,7 @@ def check(
     cross_protocol: bool = False,
 ) -> list[Row]:
     """Judge record folders against a reference. Raises UserError for bad folders, margins and mismatches."""
-    if margin is not None and not 0 < margin < 100:
-        raise UserError(f"--margin {margin}: give points above 0 and below 100")
+    require_margin(margin)
     found = {}
     for folder in folders:
         name = str(folder) if str(folder) != against else f"{folder} (again)"
@@ -138,8 +140,25 @@ def check(
     return judge(found, rules(), margin)
 
 
-def write(out: Path, rows: list[Row], against: str, strict: bool) -> None:
-    """check.json and junit.xml in `out`, each through a temporary file."""
+def left_out_of(
+    folders: list[Path], against: str, benchmarks: list[str] | None, cross_protocol: bool
+) -> dict[str, str]:
+    """Benchmarks of record folders that cannot be held against a printed row -> why; none against records.
+
+    Raises UserError as `check` does.
+    """
+    if Path(against).is_dir():
+        return {}
+    found = (folder_scores(folder, str(folder)) for folder in folders)
+    return {
+        k: v
+        for f in found
+        for k, v in split_comparable(f, against, registry(), rules(), benchmarks, cross_protocol)[1].items()
+    }
+
+
+def write(out: Path, rows: list[Row], against: str, strict: bool, left_out: Mapping[str, str] = EMPTY) -> None:
+    """check.json and junit.xml in `out`, each through a temporary file. left_out: benchmark -> why."""
     code = exit_code(rows, strict)
     facts = {
         "lmmr1": __version__,
@@ -149,18 +168,20 @@ def write(out: Path, rows: list[Row], against: str, strict: bool) -> None:
         "exit_code": code,
         "level": LEVEL,
         "rows": [row.facts(rules().power) for row in rows],
+        "left_out": dict(left_out),
     }
     write_text(out / "check.json", json.dumps(facts, indent=1) + "\n")
-    write_text(out / "junit.xml", junit(rows, against, strict))
+    write_text(out / "junit.xml", junit(rows, against, strict, left_out))
 
 
-def junit(rows: list[Row], against: str, strict: bool) -> str:
-    """One test case per row: a regression fails; what is inconclusive is skipped, or with `strict` fails too."""
+def junit(rows: list[Row], against: str, strict: bool, left_out: Mapping[str, str] = EMPTY) -> str:
+    """One test case per row: a regression fails; what is inconclusive is skipped, or with `strict` fails too; what was
+    left out is skipped."""
     fails = {FAILED, OPEN} if strict else {FAILED}
     counts = {
-        "tests": len(rows),
+        "tests": len(rows) + len(left_out),
         "failures": sum(row.verdict in fails for row in rows),
-        "skipped": sum(row.verdict == OPEN for row in rows) if not strict else 0,
+        "skipped": (0 if strict else sum(row.verdict == OPEN for row in rows)) + len(left_out),
         "errors": 0,
     }
     suite = ElementTree.Element("testsuite", name=f"lmmr1 check against {_xml(against)}", **_texts(counts))
@@ -170,10 +191,14 @@ def junit(rows: list[Row], against: str, strict: bool) -> str:
         )
         facts = row.facts(rules().power)
         text = "{difference:+.2f} points [{low:+.2f}, {high:+.2f}], margin {margin:g}, n = {n}. {note}".format(**facts)
+        text = ". ".join([text.rstrip(". "), *facts["remarks"]])
         if row.verdict != PASSED:
             kind = "failure" if row.verdict in fails else "skipped"
             ElementTree.SubElement(case, kind, message=f"{row.verdict}: {_xml(text)}")
         ElementTree.SubElement(case, "system-out").text = _xml(text)
+    for name, reason in left_out.items():
+        case = ElementTree.SubElement(suite, "testcase", classname="left out", name=_xml(name))
+        ElementTree.SubElement(case, "skipped", message=_xml(reason))
     ElementTree.indent(suite, " ")
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -205,6 +230,7 @@ def table_text(rows: list[Row], against: str) -> str:
             f"{f['margin']:>7g}{f['n']:>7}  {f['verdict']}{note}"
         )
     open_rows = sum(row.verdict == OPEN for row in rows)
+    lines += remark_lines({f"{row.candidate} {row.difference.column}": row.difference.remarks for row in rows})
     return "\n".join(
         [*lines, f"overall: {overall(rows)}" + (f" ({open_rows} of {len(rows)} open)" if open_rows else "")]
     )
@@ -218,10 +244,17 @@ def run(
     margin: float | None = None,
     strict: bool = False,
     cross_protocol: bool = False,
+    left_out: Mapping[str, str] = EMPTY,
 ) -> int:
-    """Check, print the table, write the files; the exit code. Raises UserError before anything is written."""
+    """Check, print the table, write the files; the exit code. Raises UserError before anything is written.
+
+    left_out: benchmarks that were not even evaluated, as they could not be compared -> why.
+    """
     rows = check(folders, against, benchmarks, margin, cross_protocol)
-    write(out, rows, against, strict)
+    of_records = left_out_of(folders, against, benchmarks, cross_protocol)
+    for name, reason in of_records.items():
+        print(f"left out: {name}, {reason}")
+    write(out, rows, against, strict, {**left_out, **of_records})
     print(table_text(rows, against))
     return exit_code(rows, strict)
 

@@ -8,8 +8,8 @@
         --completions results/micro/fre/0/completions.jsonl ... --timings timings/micro/fre/0/train.tsv ... \\
         --benchmarks micro_chain micro_table ...
 
---contrasts, --prompt-styles and --contamination may be left out; --paper-tables, --players (scores.csv of scripted
-players), --figures, --images, --completions and --timings may be empty. A figure's caption is the text of
+--contrasts, --prompt-styles, --protocols and --contamination may be left out; --paper-tables, --players (scores.csv of
+scripted players), --figures, --images, --completions and --timings may be empty. A figure's caption is the text of
 reports/captions/NAME.rst. How many answers are embedded is said in config/report.yaml.
 """
 
@@ -49,12 +49,15 @@ from reports.played import PLAYED_RULE, strips
 from reports.plots import INK, LINE
 from reports.prompt_styles import CAPTION, text_rows
 from reports.prompt_styles import read_table as read_styles
+from reports.protocols import CAPTION as PROTOCOLS_CAPTION
+from reports.protocols import read_table as read_protocols
+from reports.protocols import text_rows as protocol_rows
 from reports.provenance import Manifests, Trail, link, read_manifests, settings, versions, wall_times
 from reports.rules import rules
 from reports.samples import LIMIT, pick_training
 from reports.scores import read_scores
 from reports.summary import arm_cards, claim, control, gains
-from reports.tables import CONTRASTS_CAPTION, DIFFERENCES_CAPTION, MEANS_CAPTION
+from reports.tables import CONTRASTS_CAPTION, DIFFERENCES_CAPTION, MEANS_CAPTION, prompts_note
 from reproduce.published import registry
 
 HERE = Path(__file__).parent
@@ -138,7 +141,7 @@ def context(args: argparse.Namespace) -> dict[str, Any]:
     played = strips(everybody, agents, limits())
     tables = {p.stem.removeprefix("paper_"): read_cells(p) for p in args.paper_tables}
     styles = read_styles(args.prompt_styles) if args.prompt_styles else None
-    shown = (args.table, args.contrasts, args.prompt_styles, args.contamination, *args.paper_tables)
+    shown = (args.table, args.contrasts, args.prompt_styles, args.protocols, args.contamination, *args.paper_tables)
     return {
         "profile": table.profile.iloc[0],
         "seeds": ", ".join(max(table.seeds.str.split(";"), key=len)),
@@ -146,12 +149,14 @@ def context(args: argparse.Namespace) -> dict[str, Any]:
         "gains": gains(table, benchmarks),
         "control": control(table, benchmarks),
         "cards": arm_cards(arms, benchmarks),
-        "means_caption": MEANS_CAPTION,
+        "means_caption": f"{MEANS_CAPTION} {prompts_note(table)}".rstrip(),
         "differences_caption": DIFFERENCES_CAPTION,
         "contrasts_caption": CONTRASTS_CAPTION,
         "styles_caption": CAPTION,
         "styles": text_rows(styles) if styles is not None else [],
         "style_columns": [titles[name] for name in dict.fromkeys(styles.column)] if styles is not None else [],
+        "protocols_caption": PROTOCOLS_CAPTION,
+        "protocols": protocol_rows(read_protocols(args.protocols)) if args.protocols else [],
         "exposure": read_exposure(args.contamination, benchmarks) if args.contamination else None,
         "columns": [{"title": title, "average": name in AVERAGES} for name, title, _ in columns(benchmarks)],
         "groups": group_spans(benchmarks),
@@ -180,6 +185,7 @@ def main(argv: list[str]) -> None:
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--contrasts", type=Path, help="contrasts.csv (default: no contrasts are shown)")
     parser.add_argument("--prompt-styles", type=Path, help="prompts.csv of reports.prompt_styles")
+    parser.add_argument("--protocols", type=Path, help="protocols.csv of reports.protocols")
     parser.add_argument("--contamination", type=Path, help="file of `lmmr1 contamination --out`")
     for name in ("--scores", "--manifests"):
         parser.add_argument(name, type=Path, nargs="+", required=True)

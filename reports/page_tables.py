@@ -120,6 +120,7 @@ def _paper_cell(
         cell["measured"] = measured_text(row)
         items = "levels" if found.tables[table].unit == "points" else "items"
         facts |= {"measured": f"{cell['measured']}, {row.n:,} {items}", "seeds": row.seeds.replace(";", ", ")}
+    if row.verdict:
         facts["verdict"] = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
     both = row.kind == "gain" and row.records
     records = f"{row.records};{base[row.column]}" if both else row.records

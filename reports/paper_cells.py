@@ -9,6 +9,7 @@ An agent's points stand as points / 100 wherever a percentage would be a fractio
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ from reports.layout import AGENT_CONTRAST, AGENTS, AVERAGES, BASELINE, GROUP_TIT
 from reports.rules import Rules
 from reports.statistics import Design, Interval, against_printed, difference_interval, score_interval
 from reports.unpaired import Gap, Share, Z, average_difference
-from reports.verdicts import NOT_COMPARABLE, ONE_RUN, judge_family
+from reports.verdicts import NOT_COMPARABLE, NOT_MEASURED, ONE_RUN, judge_family
 from reproduce.published import Cell, Column, Registry
 
 Kind = Literal["score", "gain", "contrast"]
@@ -225,14 +226,19 @@ def _sheet_column(table: str, name: str, spec: Column) -> SheetColumn:
 # -------------------------------------------------------------------------------------------- cells
 
 
-def sheet_cells(sheet: Sheet, measured: Measured, rules: Rules) -> pd.DataFrame:
-    """All cells of a sheet (see CSV_COLUMNS), kind after kind; verdicts per kind are one family."""
+def sheet_cells(
+    sheet: Sheet, measured: Measured, rules: Rules, lacking: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """All cells of a sheet (see CSV_COLUMNS), kind after kind; verdicts per kind are one family.
+
+    lacking: {benchmark: why it was not measured}; such cells of measured arms say so.
+    """
     kinds: tuple[Kind, ...] = ("score", "gain", "contrast") if sheet.table == "table3" else ("score", "gain")
-    frames = [_kind_cells(kind, sheet, measured, rules) for kind in kinds]
+    frames = [_kind_cells(kind, sheet, measured, rules, lacking or {}) for kind in kinds]
     return pd.concat(frames, ignore_index=True)
 
 
-def _kind_cells(kind: Kind, sheet: Sheet, measured: Measured, rules: Rules) -> pd.DataFrame:
+def _kind_cells(kind: Kind, sheet: Sheet, measured: Measured, rules: Rules, lacking: Mapping[str, str]) -> pd.DataFrame:
     rows, family, at = [], [], []
     remarks: dict[int, list[str]] = {}
     unit = 100.0
@@ -251,6 +257,8 @@ def _kind_cells(kind: Kind, sheet: Sheet, measured: Measured, rules: Rules) -> p
                     family.append((column.name, diff, n))
                     at.append(len(rows))
                     remarks[len(rows)] = _remarks(kind, str(arm), column, sheet, measured)
+            elif arm is not None:
+                word, reason = _not_measured(column, measured.registry, lacking)
             value = math.nan if printed is None else printed.difference * unit
             of = [kind, printed_row or "", arm or "", column.name, value, _printed_n(column, measured.registry)]
             differences = [unit * diff.mean, unit * diff.low, unit * diff.high]
@@ -274,6 +282,13 @@ def _rows_of(kind: Kind, sheet: Sheet, registry: Registry) -> list[tuple[str | N
         return [(row, arm) for row, arm in rows if arm is None or second in arms]
     at = next((i for i, (row, arm) in enumerate(sheet.rows) if arm == BASELINE or registry.arms[BASELINE] == row), -1)
     return [(row, arm) for row, arm in sheet.rows[at + 1 :] if arm not in (BASELINE, *PLAYERS)]
+
+
+def _not_measured(column: SheetColumn, registry: Registry, lacking: Mapping[str, str]) -> tuple[str, str]:
+    """Verdict and reason of a measured arm's empty cell: the reason that was given, if one was."""
+    benchmark = column.name if column.printed is None else registry.column(column.printed).benchmark
+    reason = lacking.get(str(benchmark), "")
+    return (NOT_MEASURED, reason) if reason else ("", "")
 
 
 def _held_against(kind: Kind) -> str:

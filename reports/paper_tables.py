@@ -18,7 +18,9 @@ import pandas as pd
 
 from evals.agents.sokoban_levels import POINTS, published_uppers
 from evals.records import read_records
+from evals.registry import find
 from lmmr1.sokoban import SOLVED
+from lmmr1.types import UserError
 from reports.cells import headline, load_cells
 from reports.files import read_text, run_cli, write_text
 from reports.layout import AGENT_CONTRAST, AGENTS, Benchmark, add_benchmarks_argument, arm_title, parse_all
@@ -54,6 +56,17 @@ def with_players(scores: pd.DataFrame, players: list[Path], benchmarks: list[Ben
     return pd.concat([scores, *frames], ignore_index=True)
 
 
+def not_measured(texts: list[str]) -> dict[str, str]:
+    """{benchmark: reason} of `BENCHMARK=REASON` texts. Raises UserError for another form or an unknown benchmark."""
+    found = {}
+    for text in texts:
+        name, equals, reason = text.partition("=")
+        if not (equals and reason.strip()):
+            raise UserError(f"--not-measured {text!r}: give BENCHMARK=REASON")
+        found[find(name).name] = reason.strip()
+    return found
+
+
 def value_text(value: float, kind: str, decimals: int) -> str:
     """A printed value, or a gain with its sign; a dash where there is none."""
     if pd.isna(value):
@@ -80,7 +93,7 @@ def lines_of(cells: pd.DataFrame, sheet: Sheet, kind: str, found: Registry) -> l
         title = row_title(printed_row, arm, sheet.table, found)
         if rows.published.notna().any():
             lines.append((title, "published", [value_text(v, kind, decimals) for v in rows.published]))
-        if rows.measured.notna().any():
+        if rows.measured.notna().any() or (rows.verdict != "").any():
             lines.append((title, "measured", [measured_text(row) for _, row in rows.iterrows()]))
             lines.append((title, "verdict", [v or NONE for v in rows.verdict]))
     return lines
@@ -242,14 +255,18 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--scores", nargs="+", type=Path, required=True, help="scores.csv of each arm, in row order")
     parser.add_argument("--players", nargs="*", type=Path, default=[], help="scores.csv of each scripted player")
     parser.add_argument("--out-dir", type=Path, required=True)
+    parser.add_argument(
+        "--not-measured", action="append", default=[], metavar="BENCHMARK=REASON", help="why a column is empty"
+    )
     add_benchmarks_argument(parser)
     args = parser.parse_args(argv)
     benchmarks = parse_all(args.benchmarks)
+    lacking = not_measured(args.not_measured)
     scores = with_players(headline(read_scores(args.scores), benchmarks), args.players, benchmarks)
     measured = Measured(scores, load_cells(scores), registry())
     for sheet in sheets(measured, benchmarks):
         path = args.out_dir / f"paper_{sheet.name}.csv"
-        write_text(path, csv_text(sheet_cells(sheet, measured, rules())), sealed=True)
+        write_text(path, csv_text(sheet_cells(sheet, measured, rules(), lacking)), sealed=True)
         cells = read_cells(path)  # the texts show what the CSV says
         write_text(path.with_suffix(".md"), markdown(cells, sheet, registry(), rules()))
         write_text(path.with_suffix(".tex"), latex(cells, sheet, registry()))

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from lmmr1.config import Settings, parse_settings
+from lmmr1.types import UserError
 from reproduce.plan import read_yaml
 
 RULES_FILE = Path(__file__).parent.parent / "config/verdicts.yaml"
@@ -51,6 +52,12 @@ class Rules(Settings):
         return (
             f"margin {self.margin:g} points{others}; 95 % intervals; {correction} over the benchmark cells of a table"
         )
+
+
+def require_margin(points: float | None) -> None:
+    """Raise UserError for a margin that no difference of percentages can be held against; None: the rules' own."""
+    if points is not None and not 0 < points < 100:
+        raise UserError(f"--margin {points}: give points above 0 and below 100")
 
 
 def load_rules(path: Path = RULES_FILE) -> Rules:

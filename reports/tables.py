@@ -67,6 +67,21 @@ def mean_cell(row: pd.Series, decimals: int) -> str:
     return f"{100 * interval.mean:.{decimals}f} ± {100 * interval.half_width:.{decimals}f}"
 
 
+def prompts_note(table: pd.DataFrame) -> str:
+    """In which words the arms were asked, where those differ; then a gain includes the change. Empty where they do not.
+
+    table: columns of `reports.cells.COLUMNS`.
+    """
+    of_arm = {
+        arm: ", ".join(dict.fromkeys(";".join(rows.prompts).split(";")))
+        for arm, rows in table.groupby("arm", sort=False)
+    }
+    if len(set(of_arm.values())) < 2:
+        return ""
+    styles = "; ".join(f"{arm_title(arm)}: {prompts}" for arm, prompts in of_arm.items())
+    return f"Arms were asked in different words, and a difference between two includes that change ({styles})."
+
+
 def with_marks(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of one block (of table1.csv or of contrasts.csv) with a column `mark`: `*†`, `*` or nothing.
 
@@ -106,8 +121,9 @@ def text_blocks(table: pd.DataFrame, contrasts: pd.DataFrame, decimals: int = 1)
     ]
     differences = with_marks(table[table["diff"].notna()]).groupby("arm", sort=False)
     pairs = with_marks(contrasts).groupby(["arm", "against"], sort=False)
+    asked = prompts_note(table)
     blocks = [
-        Block(MEANS_CAPTION, "Accuracy (%) ± 95 % half-width", "Arm", means),
+        Block(f"{MEANS_CAPTION} {asked}".rstrip(), "Accuracy (%) ± 95 % half-width", "Arm", means),
         Block(
             DIFFERENCES_CAPTION,
             "Difference to the baseline (points) [95 % interval]",

@@ -18,6 +18,8 @@ from reports.statistics import Interval, adjusted
 
 REPRODUCED, HIGHER, LOWER = "reproduced", "higher", "lower"
 INCONCLUSIVE, NOT_COMPARABLE = "inconclusive", "not comparable"
+NOT_MEASURED = "not measured"
+"""No verdict: the benchmark could not be run here, and the reason says why."""
 ONE_RUN = "one run: the spread over seeds is not in it"
 """Stands behind every verdict on a single run."""
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from lmmr1.types import UserError
+from reproduce import eval_options
+
+if TYPE_CHECKING:
+    from reproduce.check_plan import Asked
 
 console = Console()
 Names = Annotated[Optional[str], typer.Option(help="Some of the benchmarks, separated by commas (default: all).")]  # noqa: UP045
@@ -32,36 +37,61 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="An inconclusive benchmark fails too: exit code 4.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for check.json, junit.xml and a model's records.")] = Path("check"),
     profile: Annotated[str, typer.Option(help="Whose baseline is the default of --against.")] = "micro",
-    data_root: Annotated[OptionalPath, typer.Option(help="Read local files instead of the Hub.")] = None,
+    protocol: eval_options.Protocol = None,
+    role: eval_options.AskedRole = None,
+    prompt: eval_options.Prompt = None,
+    system_prompt_file: eval_options.SystemPromptFile = None,
+    limit: eval_options.Limit = None,
+    data_root: eval_options.DataRoot = None,
+    levels: eval_options.Levels = None,
+    any_data: eval_options.AnyData = False,
     benchmark_dir: Annotated[OptionalPath, typer.Option(help="Files of the micro benchmarks.")] = None,
     batch_size: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Prompts per batch (default: the reference's)."),
     ] = None,
+    judge_url: eval_options.JudgeUrl = None,
+    judge_model: eval_options.JudgeModel = None,
     cross_protocol: CrossProtocol = False,
 ) -> None:
-    """Is a checkpoint worse than a reference? Exit code 0 passed, 3 regression, 4 inconclusive with --strict."""
-    from reports import gate
+    """Is a checkpoint worse than a reference? Exit code 0 passed, 3 regression, 4 inconclusive with --strict.
+
+    How a model is evaluated is the reference's way where no option says otherwise: that of the records, or of the
+    paper. What could not be compared afterwards is refused before anything is evaluated.
+    """
+    from reports.rules import require_margin
+    from reproduce.check_plan import Asked
 
     if (model is None) == (records is None):
         raise UserError("give either --model, which is evaluated, or --records, which were evaluated before")
     reference = against or _default_reference(profile)
-    names = _names(benchmarks)
+    names = None if benchmarks is None else eval_options.benchmark_names(benchmarks)
+    asked = Asked(
+        benchmarks=None if names is None else tuple(names),
+        protocol=protocol,
+        prompt=prompt,
+        role=role,
+        system_prompt_file=system_prompt_file,
+        limit=limit,
+        batch_size=batch_size,
+        data_root=data_root,
+        levels=levels,
+        benchmark_dir=benchmark_dir,
+        any_data=any_data,
+        judge_url=judge_url,
+        judge_model=judge_model,
+        cross_protocol=cross_protocol,
+    )
+    require_margin(margin)
+    left_out: dict[str, str] = {}
     if model is not None:
         records = out / "records"
-        _evaluate(model, records, reference, names, data_root, benchmark_dir, batch_size)
-    code = gate.run([Path(str(records))], reference, out, names, margin, strict, cross_protocol)
+        names, left_out = _evaluate(model, records, reference, asked)
+    from reports import gate
+
+    code = gate.run([Path(str(records))], reference, out, names, margin, strict, cross_protocol, left_out)
     console.print(f"written: {out / 'check.json'}, {out / 'junit.xml'}", soft_wrap=True, highlight=False)
     raise typer.Exit(code)
-
-
-def _names(benchmarks: str | None) -> list[str] | None:
-    if benchmarks is None:
-        return None
-    names = [b.strip() for b in benchmarks.split(",") if b.strip()]
-    if not names:
-        raise UserError(f"--benchmarks {benchmarks!r}: names no benchmark; leave the option out for all")
-    return names
 
 
 def _default_reference(profile: str) -> str:
@@ -71,37 +101,21 @@ def _default_reference(profile: str) -> str:
     return str(folder)
 
 
-def _evaluate(
-    model: str,
-    out: Path,
-    reference: str,
-    names: list[str] | None,
-    data_root: Path | None,
-    benchmark_dir: Path | None,
-    batch_size: int | None,
-) -> None:
-    """Evaluate a model on what the reference was measured on, after the reference itself was found to be good."""
-    from evals import run
-    from evals.plan import DEFAULT_BATCH_SIZE, Options
-    from evals.records import read_records
-    from evals.registry import registry as benchmarks
-    from reports.compare import printed_cells
-    from reports.folders import folder_scores
-    from reproduce.published import registry
+def _evaluate(model: str, out: Path, reference: str, asked: Asked) -> tuple[list[str], dict[str, str]]:
+    """Evaluate a model as the reference was measured: the benchmarks, and those left out with the reason.
 
-    folder, protocol, size = Path(reference), "rule", DEFAULT_BATCH_SIZE
-    if folder.is_dir():
-        known = list(dict.fromkeys(folder_scores(folder, reference).benchmark))
-        measured = read_records(min(folder.rglob("record.json")))[0].protocol
-        protocol, size = measured.protocol, measured.batch_size
-    else:
-        known = [b for b in printed_cells(registry(), reference) if b in benchmarks()]
-    if lacking := [n for n in names or () if n not in known]:
-        raise UserError(f"--benchmarks {lacking[0]}: {reference} has no value for it; it has {', '.join(known)}")
-    if benchmark_dir is None:
-        benchmark_dir = next((p / "benchmarks" for p in folder.parents if (p / "benchmarks").is_dir()), None)
-    options = Options.of(protocol, batch_size=batch_size or size, data_root=data_root, benchmark_dir=benchmark_dir)
-    run.evaluate(model, names or known, out, options)
+    Raises UserError before anything is loaded where the outcome could not be compared.
+    """
+    from evals import run
+    from reproduce.check_plan import against_folder, against_row
+
+    with tempfile.TemporaryDirectory(prefix="lmmr1-check-") as workspace:
+        folder = Path(reference)
+        plan = against_folder(folder, asked, Path(workspace)) if folder.is_dir() else against_row(reference, asked)
+        for name, reason in plan.left_out.items():
+            console.print(f"left out: {name}, {reason}", soft_wrap=True, highlight=False, markup=False)
+        run.evaluate(model, plan.benchmarks, out, plan.options, accept=plan.accept)
+    return plan.benchmarks, plan.left_out
 
 
 def compare(
@@ -115,7 +129,8 @@ def compare(
     from reports.compare import compare_folders, verdicts_of
     from reports.rules import rules
 
-    found = compare_folders(first, second, _names(benchmarks), cross_protocol)
+    names = None if benchmarks is None else eval_options.benchmark_names(benchmarks)
+    found = compare_folders(first, second, names, cross_protocol)
     facts = [_facts(d, v) for d, v in zip(found, verdicts_of(found, rules()), strict=True)]
     if as_json:
         typer.echo(json.dumps({"rules": rules().model_dump(), "rows": facts}, indent=1))
@@ -126,7 +141,9 @@ def compare(
 
 
 def _lines(facts: list[dict[str, Any]]) -> list[str]:
-    """The table as text, then what would decide each inconclusive cell."""
+    """The table as text, then what would decide each inconclusive cell, and what no interval holds."""
+    from reports.compare import remark_lines
+
     head = f"{'benchmark':<16}{'first':>7}{'second':>8}{'diff':>8}  {'95 % interval':<17}{'p':>8}{'differ':>8}{'n':>7}"
     head += "  verdict"
     lines, notes = [head], []
@@ -141,6 +158,7 @@ def _lines(facts: list[dict[str, Any]]) -> list[str]:
             notes.append("{benchmark}: over resampled problems [{:+.1f}, {:+.1f}]".format(*f["bootstrap"], **f))
         if f["verdict"] == "inconclusive":
             notes.append(f"{f['benchmark']}: {f['reason']}")
+    notes += remark_lines({f["benchmark"]: f["remarks"] for f in facts})
     return [escape(line) for line in (*lines, *notes)]
 
 
@@ -162,4 +180,5 @@ def _facts(d: Any, verdict: Any) -> dict[str, Any]:
         "bootstrap": None if d.bootstrap is None else [100 * v for v in d.bootstrap],
         "verdict": verdict.word,
         "reason": verdict.reason,
+        "remarks": d.remarks,
     }

@@ -19,10 +19,12 @@ from rich.table import Column, Table
 
 from evals.audit_cli import audit
 from evals.contamination_cli import contamination
+from evals.protocols import DEFAULT_PROTOCOL
 from evals.scorers.cli import score
 from lmmr1 import __version__
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
+from reproduce import eval_options
 from reproduce.check_cli import check, compare
 from reproduce.estimate_cli import estimate
 from reproduce.publish_cli import publish
@@ -108,34 +110,32 @@ def evaluate(
     model: Annotated[str, typer.Option(help="Checkpoint folder or Hub id.")],
     benchmarks: Annotated[str, typer.Option(help="Names from evals/benchmarks.yaml, separated by commas.")],
     out: Annotated[Path, typer.Option(help="Folder for records, per-sample files and the harness's own output.")],
-    protocol: Annotated[str, typer.Option(help="rule, paper or vlmevalkit: docs/protocols.md.")] = "rule",
-    prompt: Annotated[
-        str | None, typer.Option(help="none, direct, cot, r1, paper; of agents tags, sections, brief.")
-    ] = None,
-    system_prompt_file: Annotated[Optional[Path], typer.Option(help="The paper's prompt, or data with it.")] = None,  # noqa: UP045
-    limit: Annotated[Optional[int], typer.Option(min=1, help="First N problems of each benchmark.")] = None,  # noqa: UP045
-    data_root: Annotated[Optional[Path], typer.Option(help="Read local files instead of the Hub.")] = None,  # noqa: UP045
-    any_data: Annotated[bool, typer.Option("--any-data", help="Also files that are not the pinned ones.")] = False,
+    protocol: eval_options.Protocol = DEFAULT_PROTOCOL,
+    role: eval_options.AskedRole = "trained",
+    prompt: eval_options.Prompt = None,
+    system_prompt_file: eval_options.SystemPromptFile = None,
+    limit: eval_options.Limit = None,
+    data_root: eval_options.DataRoot = None,
+    levels: eval_options.Levels = None,
+    any_data: eval_options.AnyData = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch.")] = 32,
     engine: Annotated[str, typer.Option(help="What answers: hf, our decode loop, or vllm (docs/vllm.md).")] = "hf",
     workers: Annotated[str, typer.Option(help="Processes that answer; auto: one for each GPU or core.")] = "auto",
     max_new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Instead of the protocol's limit.")] = None,  # noqa: UP045
-    judge_url: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(envvar="LMMR1_JUDGE_URL", help="OpenAI-compatible server, e.g. http://localhost:8000/v1."),
-    ] = None,
-    judge_model: Annotated[Optional[str], typer.Option(help="Instead of the protocol's judge.")] = None,  # noqa: UP045
+    judge_url: eval_options.JudgeUrl = None,
+    judge_model: eval_options.JudgeModel = None,
     judge_cache: Annotated[Optional[Path], typer.Option(help="File with its replies; default: in --out.")] = None,  # noqa: UP045
-    judge_timeout: Annotated[Optional[float], typer.Option(min=1, help="Seconds that one reply may take.")] = None,  # noqa: UP045
+    judge_timeout: Annotated[Optional[float], typer.Option(min=1, help="Seconds for the first try of a reply.")] = None,  # noqa: UP045
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Check model, data and names; run nothing.")] = False,
 ) -> None:
     """Evaluate any checkpoint on real benchmarks: lm-eval, VLMEvalKit, or as a player of Sokoban and football."""
     from evals import plan, run
 
-    names = [b.strip() for b in benchmarks.split(",") if b.strip()]
+    names = eval_options.benchmark_names(benchmarks)
     options = plan.Options.of(
-        protocol,
+        protocol or DEFAULT_PROTOCOL,
         judge_model,
+        role=role or "trained",
         prompt=prompt,
         system_prompt_file=system_prompt_file,
         limit=limit,
@@ -144,6 +144,7 @@ def evaluate(
         workers=plan.worker_count(workers),
         max_new_tokens=max_new_tokens,
         data_root=data_root,
+        levels=levels,
         any_data=any_data,
         judge=plan.judge_server(judge_url, judge_timeout),
         judge_cache=judge_cache,

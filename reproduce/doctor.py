@@ -18,6 +18,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from evals.agents.football_gfootball import built_version, home
 from lmmr1.types import UserError
+from reproduce.judge import served_models, vllm
 from reproduce.plan import Plan
 from reproduce.profiles import Machine
 
@@ -37,7 +38,7 @@ class Finding:
 def examine(plan: Plan) -> list[Finding]:
     """Check libraries, hardware, cluster, engines, weights and data against what a plan needs."""
     here = [*_software(), *_hardware(plan.profile.machine), *_executor(plan)]
-    return [*here, *_sources(plan), *_engines(plan), _football()]
+    return [*here, *_sources(plan), *_engines(plan), *_judge(plan), *_folders(plan), _football()]
 
 
 def require(plan: Plan) -> None:
@@ -117,8 +118,9 @@ def _executor(plan: Plan) -> list[Finding]:
 def _engines(plan: Plan) -> list[Finding]:
     """Optional libraries: missing where a run of the plan uses them, else worth a note."""
     configs = [plan.train_config(arm, plan.seeds[0]) for arm in plan.trained]
+    answers = plan.profile.eval.engine == "vllm"
     fixes = {
-        "vllm": ("rollouts on GPUs", any(c["engine"] == "vllm" for c in configs)),
+        "vllm": ("rollouts and answers on GPUs", answers or any(c["engine"] == "vllm" for c in configs)),
         "peft": ("LoRA", any(c["lora"] for c in configs)),
         "trl": ("trainer: trl", any(c.get("trainer") == "trl" for c in configs)),
     }
@@ -164,6 +166,38 @@ def _hub_reachable() -> bool:
     except OSError:
         return False
     return True
+
+
+def _judge(plan: Plan) -> list[Finding]:
+    """The judge that the plan's protocols ask: a server that answers, or a program that can serve one."""
+    rounds, judge = plan.evaluations, plan.profile.eval.judge
+    asking = [r for r in (rounds.main, *rounds.further) if rounds.judged(r)]
+    if not asking:
+        return []
+    try:
+        rounds.check_judge(plan.profile.machine, plan.profile.executor, plan.profile.resources.evaluate.gpus)
+        if judge is None or judge.url is None:
+            return [Finding("ok", "judge", f"{rounds.judge_of(asking[0])}, served by {vllm()}")]
+        models, wanted = served_models(judge.url), {rounds.judge_of(r) for r in asking}
+    except UserError as error:
+        return [Finding("missing", "judge", "none", str(error))]
+    if missing := wanted - set(models):
+        fix = f"the protocol's judge is {', '.join(missing)}: serve it there under that name"
+        return [Finding("missing", "judge", f"{judge.url} serves {', '.join(models) or 'nothing'}", fix)]
+    return [Finding("ok", "judge", f"{', '.join(wanted)} at {judge.url}")]
+
+
+def _folders(plan: Plan) -> list[Finding]:
+    """Folders that the profile names: the benchmarks' files and the levels."""
+    settings = plan.profile.eval
+    named = {"eval.data_root": settings.data_root, "eval.levels": settings.levels}
+    return [
+        Finding("ok", key, path)
+        if Path(path).is_dir()
+        else Finding("missing", key, f"{path}: no such folder", f"give the right path, or leave {key} out")
+        for key, path in named.items()
+        if path
+    ]
 
 
 def _football() -> Finding:

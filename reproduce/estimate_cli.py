@@ -18,7 +18,7 @@ def estimate(
     prompt_tokens: Annotated[Tokens, typer.Option(min=1, help="Mean prompt, image included.")] = None,
     image_tokens: Annotated[Tokens, typer.Option(min=0, help="Visual tokens of a prompt.")] = None,
     completion_tokens: Annotated[Tokens, typer.Option(min=1, help="Mean answer.")] = None,
-    protocol: Annotated[str, typer.Option(help="Of the evaluations, for the judge's calls.")] = "rule",
+    protocol: Annotated[Optional[str], typer.Option(help="Of the evaluations (default: the profile's).")] = None,  # noqa: UP045
     as_json: Annotated[bool, typer.Option("--json", help="For programs; the keys are in docs/estimate.md.")] = False,
 ) -> None:
     """Time, GPU memory, disk, judge calls and statistical power of a profile, before anything is spent."""

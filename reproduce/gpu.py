@@ -3,8 +3,8 @@
     python -m reproduce.gpu 1 python -m evals.run ...
 
 Snakemake counts GPUs but does not say which; without this, jobs that run at once would all take the first. A GPU is
-taken by a lock on a file, which the command holds until it ends, however it ends. SLURM gives every job its own GPUs,
-so there the command runs as it is.
+taken by a lock on a file, which the command holds until it ends, however it ends. The locks of an allocation of SLURM
+are its own: GPU 0 of two jobs on one node is not the same, and of two commands within one job it is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
@@ -64,13 +65,24 @@ def _lock(path: Path) -> int | None:
     return fd
 
 
+def hold(count: int) -> list[str]:
+    """`take` with the locks of this user on this machine, or of this job of SLURM; nothing where `count` is 0."""
+    if not count:
+        return []
+    job = os.environ.get("SLURM_JOB_ID")
+    return take(count, Path(tempfile.gettempdir()) / f"lmmr1-gpus-{os.getuid()}{f'-{job}' if job else ''}")
+
+
+def become(command: list[str], count: int) -> NoReturn:
+    """Turn this process into `command`, on `count` GPUs of its own."""
+    if held := hold(count):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+    os.execvp(command[0], command)
+
+
 def main() -> None:
     """`python -m reproduce.gpu COUNT COMMAND...`: become the command."""
-    count, command = int(sys.argv[1]), sys.argv[2:]
-    if count and "SLURM_JOB_ID" not in os.environ:
-        folder = Path(tempfile.gettempdir()) / f"lmmr1-gpus-{os.getuid()}"
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(count, folder))
-    os.execvp(command[0], command)
+    become(sys.argv[2:], int(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 from PIL import Image
 
 from evals.protocols import read_system_prompt
-from lmmr1.data import BadRow, chat_messages, image_items, read_object, to_sample
+from lmmr1.data import BadRow, chat_messages, image_items, read_object, text_of, to_sample
 from lmmr1.files import seal
+from lmmr1.hub_commits import resolve
 from lmmr1.rewards import VerifierPool
 from lmmr1.store import sha256_file, write_json
 from lmmr1.types import Sample, UserError
@@ -140,7 +141,8 @@ def write_prompts(source: dict[str, Any], out: Path, check: PromptCheck | None =
     """Get a data set, check it row by row and write our prompt format, with a card beside it.
 
     Args:
-        source: `repo`, `file`, `images` and `revision`, as in reproduce/stages.yaml; without `repo` all is local.
+        source: `repo`, `file`, `images` and `revision`, as in reproduce/stages.yaml; without `repo` all is local. The
+            card names the commit that the revision stood for.
         out: the JSONL file; images of an archive go to `images_STEM/` beside it.
         check: which prompts fit; None: not checked.
         gold: whether answers must be such that the verifier can judge against them.
@@ -148,6 +150,7 @@ def write_prompts(source: dict[str, Any], out: Path, check: PromptCheck | None =
     Raises:
         UserError: the Hub or a local file is not there, an archive is not what it should be, or no row is usable.
     """
+    source = _at_commit(source)
     raw = _fetch(source, source["file"])
     out.parent.mkdir(parents=True, exist_ok=True)
     images = _images(source, raw, out)
@@ -157,14 +160,15 @@ def write_prompts(source: dict[str, Any], out: Path, check: PromptCheck | None =
     with partial.open("w", encoding="utf-8", newline="\n") as file:
         for row in _with_gold(_taken(raw, sieve), sieve) if gold else _taken(raw, sieve):
             file.write(json.dumps(row, ensure_ascii=True) + "\n")
-            sieve.systems.update(_text(m) for m in row["messages"] if m["role"] == "system")
+            sieve.systems.update(text_of(m) for m in row["messages"] if m["role"] == "system")
             rows += 1
     if not rows:
         partial.unlink()
         raise UserError(f"{raw}: no usable row; dropped: {dict(sieve.dropped)}; first of each: {sieve.examples}")
-    write_json(out.with_suffix(".card.json"), _card(source, raw, rows, sieve))
+    card = out.with_suffix(".card.json")
+    write_json(card, _card(source, raw, rows, sieve))
     os.replace(partial, out)
-    seal(out)
+    seal(out, [card])  # what the card says of the data goes into the manifests of what is trained on them
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -201,7 +205,7 @@ def _with_gold(rows: Iterable[dict[str, Any]], sieve: Sieve) -> Iterator[dict[st
 
 def _card(source: dict[str, Any], raw: Path, rows: int, sieve: Sieve) -> dict[str, Any]:
     """What became of the data set."""
-    of = {k: source.get(k) for k in ("repo", "revision", "file", "images") if source.get(k)}
+    of = {k: source.get(k) for k in ("repo", "revision", "asked", "file", "images") if source.get(k)}
     systems = [
         {"sha256": hashlib.sha256(text.encode()).hexdigest()[:16], "characters": len(text), "rows": n}
         for text, n in sieve.systems.most_common(5)
@@ -224,16 +228,20 @@ def _asked(row: dict[str, Any], where: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]}
 
 
-def _text(message: dict[str, Any]) -> str:
-    content = message["content"]
-    return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content)
-
-
 def _require_marks(sample: Sample, where: str) -> None:
     """A text that says where its images stand must say so for all of them."""
-    marks = sum(_text(m).count(PLACEHOLDER) for m in sample.messages)
+    marks = sum(text_of(m).count(PLACEHOLDER) for m in sample.messages)
     if marks and marks != len(sample.images):
         raise BadRow("image_marks", f"{where}: {len(sample.images)} images but {marks} marks {PLACEHOLDER} in the text")
+
+
+def _at_commit(source: dict[str, Any]) -> dict[str, Any]:
+    """The source with the commit as its revision, and what was asked for: rows and images are of the same one."""
+    if source.get("repo") is None:
+        return source
+    asked = source["revision"]
+    commit = resolve(source["repo"], asked, "dataset")
+    return source | {"revision": commit, "asked": asked if asked != commit else None}
 
 
 def _images(source: dict[str, Any], raw: Path, out: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,16 +16,16 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field
 
-from evals.registry import load_registry
+from evals.registry import Benchmark, load_registry
 from lmmr1 import NUMERICS
 from lmmr1.config import Settings, TrackerName, TrainConfig, parse_settings
 from lmmr1.types import UserError
+from reproduce.evaluations import PROMPTED, EvalSettings, Evaluations, for_this_launch
 from reproduce.profiles import JobKind, JobResources, Machine, merge, nearest, read_profile
 from reproduce.recipes import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAYERS = ("idle", "chance", "expert")
-HARNESSES = ("lm_eval", "vlmevalkit", "agents")
 TEXT_MIX = {"chain": 0.5, "table": 0.5}
 PERCEPTION_MIX = {"count": 0.5, "most": 0.5}
 IMAGE_REASONING_MIX = {"scene": 0.45, "legend": 0.275, "drawn": 0.275}
@@ -51,6 +52,7 @@ class HubData(Settings):
     images: str | None = None
     """An archive of images, or (local) a folder; None: image paths are relative to the file, or there are none."""
     revision: str = "main"
+    """Branch, tag or commit; the card beside the prompts names the commit that was fetched."""
     system_prompt_file: str | None = None
     """Text for rows that bring no system message of their own; the authors' rows do."""
 
@@ -84,19 +86,6 @@ class MicroSettings(Settings):
     pretrain: dict[str, Any] = {}
 
 
-class EvalSettings(Settings):
-    """How much is evaluated at once."""
-
-    limit: int | None = Field(None, gt=0)
-    batch_size: int = Field(64, gt=0)
-    engine: Literal["hf", "vllm"] = "hf"
-    """What answers: our decode loop, or vLLM (docs/vllm.md)."""
-    jobs: Literal["arm", "benchmark"] = "arm"
-    """One job per arm and harness (models that load slower than they answer), or per run and benchmark (a cluster)."""
-    prompts: tuple[Literal["none", "direct", "cot", "r1"], ...] = ()
-    """Prompt styles under which every arm is evaluated besides, for the table of arms and styles."""
-
-
 def _listed(names: Any) -> Any:
     """`a,b` on a command line is a list."""
     return [n for n in names.split(",") if n != "none"] if isinstance(names, str) else names
@@ -106,7 +95,7 @@ class Profile(Settings):
     """Everything that a profile file (or an override) may say."""
 
     profile: str
-    name: str = ""
+    name: str = Field("", pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")
     """Folder under results/; the profile's name unless given, so that a sweep does not overwrite the default run."""
     world: Literal["micro", "paper"]
     seeds: tuple[int, ...] = Field(min_length=1)
@@ -148,11 +137,17 @@ class Plan:
         profile: Profile,
         arms: dict[str, Arm],
         stages: dict[str, Stage],
-        benchmarks: dict[str, Any],
+        benchmarks: dict[str, Benchmark],
         recipe: Recipe | None = None,
     ) -> None:
-        self.profile, self.arms, self.stages, self.benchmarks = profile, arms, stages, benchmarks
+        self.profile, self.arms, self.stages = profile, arms, stages
         self.recipe, self.name = recipe, profile.name or profile.profile
+        self.not_measured = unbuilt(benchmarks)
+        """{benchmark: why}: left out on this machine, and named in the tables."""
+        self.benchmarks = {b: spec for b, spec in benchmarks.items() if b not in self.not_measured}
+        if not self.benchmarks:
+            raise UserError(f"config, key benchmarks: none can be measured: {'; '.join(self.not_measured.values())}")
+        profile.eval.check_arms(arms)
         self._check_data()
         for arm in self.trained:
             self.train_config(arm, self.seeds[0])
@@ -290,71 +285,41 @@ class Plan:
         """The files of `micro_benchmarks`."""
         return [self.results("benchmarks", self.benchmarks[b].file_name) for b in self.micro_benchmarks(harness)]
 
-    def eval_outputs(self, harness: str, seeds: Iterable[int]) -> list[str]:
-        """Record files of one arm (a wildcard) under one harness; never empty, because a rule needs an output."""
-        names = self.of_harness(harness) or [f"no_{harness}_benchmark"]
-        return [self.results("{arm}", str(s), "eval", b, "record.json") for s in seeds for b in names]
-
     def benchmark_file(self, benchmark: str) -> list[str]:
         """The file of one benchmark, where a rule makes it."""
         spec = self.benchmarks[benchmark]
         return [self.results("benchmarks", spec.file_name)] if spec.source == "micro" else []
 
-    def eval_arguments(self, harness: str, arm: str) -> str:
-        """Arguments of `python -m evals.run` for one arm: all its runs, all benchmarks of the harness."""
-        folders = self.runs([arm])
-        return self._eval_arguments(folders, self.of_harness(harness))
-
-    def eval_arguments_of(self, arm: str, seed: str, benchmark: str) -> str:
-        """The same for one run and one benchmark."""
-        return self._eval_arguments([self.results(arm, seed)], [benchmark])
-
-    def style_records(self, arm: str, style: str) -> list[str]:
-        """The record files of all runs of an arm under a prompt style."""
-        folders = [self.results("prompts", style, arm, str(s)) for s in self.seeds_of(arm)]
-        return [f"{folder}/eval/{b}/record.json" for folder in folders for b in self.prompted]
-
     @property
-    def prompted(self) -> list[str]:
-        """Benchmarks that a prompt style changes: agents are asked in the words of their game."""
-        return self.of_harness("lm_eval") + self.of_harness("vlmevalkit")
+    def evaluations(self) -> Evaluations:
+        """In which ways the arms are asked, and how."""
+        seeds = {arm: self.seeds_of(arm) for arm in self.arms}
+        roles = {a: "baseline" if arm.checkpoint == "base" else "trained" for a, arm in self.arms.items()}
+        return Evaluations(self.profile.eval, self.benchmarks, seeds, roles, self.results)
 
-    def style_scores(self) -> list[str]:
-        """The scores of every arm under every prompt style that the profile asks for."""
-        return [self.results("prompts", s, a, "scores.csv") for s in self.profile.eval.prompts for a in self.arms]
-
-    def style_arguments(self, harness: str, arm: str, style: str) -> str:
-        """As `eval_arguments`, under a prompt style and into its own folder."""
-        folders = self.runs([arm])
-        out = [self.results("prompts", style, arm, str(s), "eval") for s in self.seeds_of(arm)]
-        return f"{self._eval_arguments(folders, self.of_harness(harness), out)} --prompt {style}"
+    def check_judge(self) -> None:
+        """Raises UserError where a protocol of the profile asks a judge that nothing names or that cannot be served."""
+        profile = self.profile
+        if not profile.force:
+            self.evaluations.check_judge(profile.machine, profile.executor, profile.resources.evaluate.gpus)
 
     @property
     def probed(self) -> list[str]:
-        """Benchmarks that are compared with the training prompts: those whose files are made here."""
-        return [b for h in ("lm_eval", "vlmevalkit") for b in self.micro_benchmarks(h)] if self.used_stages else []
+        """Benchmarks that are compared with the training prompts, as far as their files are there."""
+        return self.evaluations.prompted if self.used_stages else []
 
-    def _eval_arguments(self, folders: list[str], benchmarks: list[str], out: list[str] | None = None) -> str:
+    def probe_arguments(self) -> list[str]:
+        """Where `lmmr1 contamination` finds the files that no rule makes; without a folder, where they were downloaded."""
         settings = self.profile.eval
-        values = {
-            "manifest": [f"{folder}/manifest.json" for folder in folders],
-            "out": out or [f"{folder}/eval" for folder in folders],
-            "benchmarks": benchmarks,
-            "benchmark-dir": [self.results("benchmarks")],
-            "batch-size": [str(settings.batch_size)],
-            "limit": [str(settings.limit)] if settings.limit else [],
-            "engine": [settings.engine] if settings.engine != "hf" else [],
-        }
-        return " ".join(f"--{k} {' '.join(v)}" for k, v in values.items() if v)
+        where = ["--data-root", settings.data_root] if settings.data_root else []
+        return [*where, "--any-data"] if settings.any_data else where
 
-    def play_arguments(self, player: str) -> str:
-        """Arguments of `python -m evals.agents.baselines` for one player: what the arms play, as they play it."""
-        settings = self.profile.eval
-        limit = f" --limit {settings.limit}" if settings.limit else ""
-        return (
-            f"--benchmarks {' '.join(self.of_harness('agents'))} --benchmark-dir {self.results('benchmarks')} "
-            f"--batch-size {settings.batch_size}{limit} --out {self.results(player, '0', 'eval')}"
-        )
+    def after_downloads(self) -> list[str]:
+        """What is there once the benchmarks that no rule makes were downloaded: records of the first arm."""
+        fetched = [b for b in self.probed if self.benchmarks[b].source != "micro"]
+        if not fetched or self.profile.eval.data_root:
+            return []
+        return [r for r in self.records(list(self.arms)[:1]) if r.split("/")[-2] in fetched]
 
     def timings(self) -> list[str]:
         """What Snakemake measured of the jobs that cost time: checkpoints, trainings, evaluations."""
@@ -363,7 +328,8 @@ class Plan:
         if self.profile.eval.jobs == "benchmark":
             jobs += [f"{a}/{s}/{b}/evaluate" for a in self.arms for s in self.seeds_of(a) for b in self.benchmarks]
         else:
-            jobs += [f"{a}/eval_{h}" for a in self.arms for h in HARNESSES if self.of_harness(h)]
+            jobs += [f"{a}/evaluate_arm" for a in self.arms]
+        jobs += [f"{r.name}/{a}/evaluate_round" for r in self.evaluations.further for a in self.arms]
         return [self.results("timings", f"{job}.tsv") for job in jobs]
 
     def prompts_spec(self, stage: str) -> str:
@@ -414,6 +380,14 @@ class Plan:
             return json.dumps({"pretrain": self.profile.micro.pretrain, "numerics": NUMERICS}, sort_keys=True)
         return json.dumps({"adopt": self.profile.base_model})
 
+    @property
+    def recorded(self) -> str:
+        """profile.json: the whole profile without what belongs to this launch alone."""
+        left_out = {"force": True, "report_to": True, "eval": {"judge"}}
+        values = self.profile.model_dump(mode="json", exclude=left_out)
+        values["eval"]["judge"] = for_this_launch(self.profile.eval.judge)
+        return json.dumps(values)
+
     def resources(self, kind: JobKind) -> dict[str, Any]:
         """What a job of this kind asks for, as keywords of Snakemake's `resources`."""
         return getattr(self.profile.resources, kind).for_snakemake()
@@ -427,7 +401,7 @@ class Plan:
         """What goes between `python -m` and the training module: nothing, or accelerate with its file."""
         if not self.profile.accelerate:
             return ""
-        options = f"--config_file {self.profile.accelerate} --num_processes {self.profile.processes}"
+        options = f"--config_file {shlex.quote(self.profile.accelerate)} --num_processes {self.profile.processes}"
         return f"accelerate.commands.launch {options} -m "
 
     @property
@@ -435,6 +409,10 @@ class Plan:
         """Hash of the report's source, so that an edited table or plot is made again, and nothing that costs time."""
         files = sorted(p for p in (ROOT / "reports").rglob("*") if p.suffix in (".py", ".css", ".js", ".jinja", ".rst"))
         return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()[:12]
+
+    def code_of(self, folder: str, *names: str) -> str:
+        """Hash of source files whose edit makes a job's result another one."""
+        return hashlib.sha256(b"".join((ROOT / folder / name).read_bytes() for name in names)).hexdigest()[:12]
 
     @property
     def numerics(self) -> int:
@@ -452,6 +430,18 @@ def load_stages(root: Path = ROOT) -> dict[str, Stage]:
     """reproduce/stages.yaml. Raises UserError for an unknown key or a bad value."""
     file = root / "reproduce/stages.yaml"
     return {k: parse_settings(Stage, v, f"{file.relative_to(root)}, stage {k}") for k, v in read_yaml(file).items()}
+
+
+def unbuilt(benchmarks: dict[str, Benchmark]) -> dict[str, str]:
+    """{benchmark: why} of those that need a simulator which this machine does not have."""
+    real = [b for b, spec in benchmarks.items() if spec.play.get("simulator") == "gfootball"]
+    if not real:
+        return {}
+    from evals.agents.football_gfootball import built_version  # reads pictures: only where one may be played
+
+    if built_version() is not None:
+        return {}
+    return dict.fromkeys(real, "the football simulator is not built on this machine (make football)")
 
 
 def by_row(arms: dict[str, Arm], name: str) -> str:

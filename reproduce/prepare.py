@@ -49,7 +49,8 @@ def _check(spec: dict[str, Any], checkpoint: Path | None) -> PromptCheck | None:
     from reproduce.hub import PromptCheck
 
     limits = spec["limits"]
-    processor = load_processor(read_manifest(checkpoint).weights, None, limits["min_pixels"], limits["max_pixels"])
+    model = read_manifest(checkpoint)
+    processor = load_processor(model.weights, model.revision, limits["min_pixels"], limits["max_pixels"])
     return PromptCheck(processor, limits["max_prompt_length"])
 
 

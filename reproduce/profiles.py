@@ -16,6 +16,9 @@ from pydantic import Field
 from lmmr1.config import Settings, read_mapping
 from lmmr1.types import UserError
 
+EITHER = (("url", "serve"),)
+"""Where the judge is (reproduce/evaluations.py): one of the two."""
+
 JobKind = Literal["prompts", "benchmark", "checkpoint", "train", "evaluate", "report"]
 
 
@@ -80,8 +83,12 @@ def read_profile(root: Path, name: str, via: tuple[str, ...] = ()) -> dict[str, 
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, dictionaries merged key by key; neither is changed."""
-    return base | {
+    """`base` with the values of `over`, dictionaries merged key by key; neither is changed.
+
+    Of two keys that exclude each other, the one that `over` gives takes the other's place.
+    """
+    taken = [k for pair in EITHER for k, other in (pair, pair[::-1]) if over.get(other) is not None and k not in over]
+    return {k: v for k, v in base.items() if k not in taken} | {
         k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()
     }
 

@@ -16,15 +16,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from evals.records import EvalRecord, read_records
-from lmmr1.store import read_manifest, sha256_weights
+from lmmr1.files import KINDS, are_weights
+from lmmr1.store import read_manifest
 from lmmr1.tracking import redacted
 from lmmr1.types import Manifest, UserError
 from reports.files import write_text
 from reproduce.model_card import Published, card_text
 from reproduce.plan import Plan, read_yaml
-
-KINDS = (".safetensors", ".json", ".jinja", ".txt", ".model")
-"""Files of a checkpoint that are published: weights as safetensors, configuration, tokenizer; never a pickle."""
 
 
 def prepare(arm_folder: Path, seed: int | None, repo: str | None, out: Path | None) -> tuple[Path, Published]:
@@ -41,7 +39,7 @@ def prepare(arm_folder: Path, seed: int | None, repo: str | None, out: Path | No
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for file in sorted(weights.iterdir()):
-        if file.suffix in KINDS and file.is_file():
+        if file.suffix in KINDS and file.is_file():  # never a pickle
             _place(file, partial / file.name)
     run = arm_folder / str(published.seed)
     for record in published.records:
@@ -98,7 +96,7 @@ def _local_weights(manifest: Manifest, base: Path) -> Path:
     folder = base / manifest.weights
     if not folder.is_dir():
         raise UserError(f"{folder}: the checkpoint of run {manifest.key} is not on this machine")
-    if sha256_weights(folder) != manifest.weights_sha256:
+    if not are_weights(folder, manifest.weights_sha256):
         raise UserError(f"{folder}: the weights are damaged (sha256 differs from the manifest's); nothing was written")
     return folder
 

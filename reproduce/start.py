@@ -7,6 +7,7 @@ import sys
 
 from lmmr1.tracking import VARIABLE, require_installed
 from lmmr1.types import UserError
+from reproduce.judge import VARIABLE as JUDGE
 from reproduce.plan import Plan
 
 
@@ -30,6 +31,13 @@ def require_ready(plan: Plan) -> None:
 
 
 def tell_jobs(plan: Plan) -> None:
-    """Hand launch-time settings to the jobs by the environment: they are no parameters of a rule and re-run nothing."""
+    """Hand launch-time settings to the jobs by the environment: they are no parameters of a rule and re-run nothing.
+
+    What is left out on this machine is said here, where every start comes by, dry runs too.
+    """
+    if judge := plan.profile.eval.judge:
+        os.environ[JUDGE] = judge.model_dump_json()
+    for benchmark, why in plan.not_measured.items():
+        print(f"{benchmark} is not measured: {why}", file=sys.stderr)
     if plan.profile.report_to:
         os.environ[VARIABLE] = ",".join(plan.profile.report_to)

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from lmmr1.types import UserError
 from reproduce.budget.estimate import Estimate, Request, estimate
 from reproduce.budget.hours import HOUR
 from reproduce.budget.measured import seconds as measured_seconds
+from reproduce.evaluations import Round
 from reproduce.plan import ROOT, Plan
 
 State = Literal["finished", "running", "stopped", "failed", "waiting", "missing"]
@@ -34,6 +35,8 @@ class Job:
     seed: int
     state: State
     benchmark: str | None = None
+    round: str | None = None
+    """Of an evaluation beside the main one: protocols/NAME or prompts/NAME."""
     step: int | None = None
     max_steps: int | None = None
     seconds_per_step: float | None = None
@@ -68,6 +71,14 @@ def status_of(plan: Plan, root: Path = ROOT, now: float | None = None) -> Status
     look = _Look(plan, root, time.time() if now is None else now)
     jobs = [look.training(a, s) for a in plan.trained for s in plan.seeds]
     jobs += [look.evaluation(a, s, b) for a in plan.arms for s in plan.seeds_of(a) for b in plan.benchmarks]
+    rounds = plan.evaluations
+    jobs += [
+        look.evaluation(a, s, b, way)
+        for way in rounds.further
+        for a in plan.arms
+        for s in plan.seeds_of(a)
+        for b in rounds.asked(way)
+    ]
     counts: dict[str, int] = {}
     for job in jobs:
         counts[job.state] = counts.get(job.state, 0) + 1
@@ -111,25 +122,27 @@ class _Look:
             state, message = "stopped", f"after step {step}; the same command goes on from its last resume point"
         elif waits := self._waits_for(arm, seed):
             state, message = "waiting", f"for {waits}"
-        return Job("train", arm, seed, state, None, step, most, pace, left, message, log)
+        return Job("train", arm, seed, state, None, None, step, most, pace, left, message, log)
 
-    def evaluation(self, arm: str, seed: int, benchmark: str) -> Job:
-        """One benchmark of one run."""
-        log = self._evaluation_log(arm, seed, benchmark)
-        if (self.root / self.plan.results(arm, str(seed), "eval", benchmark, "record.json")).is_file():
-            return Job("evaluate", arm, seed, "finished", benchmark, seconds_left=0.0, log=log)
-        left = self._expected_evaluation(arm, benchmark)
+    def evaluation(self, arm: str, seed: int, benchmark: str, way: Round | None = None) -> Job:
+        """One benchmark of one run, in the main round or another."""
+        rounds = self.plan.evaluations
+        log = self._evaluation_log(arm, seed, benchmark, way)
+        job = Job("evaluate", arm, seed, "finished", benchmark, way.name if way else None, seconds_left=0.0, log=log)
+        if (self.root / rounds.folder(way or rounds.main, arm, seed) / benchmark / "record.json").is_file():
+            return job
+        job = replace(job, seconds_left=self._expected_evaluation(arm, benchmark))
         if not (self.root / self.plan.results(arm, str(seed), "manifest.json")).is_file():
-            message = f"for the checkpoint of {arm}/{seed}"
-            return Job("evaluate", arm, seed, "waiting", benchmark, seconds_left=left, message=message, log=log)
+            return replace(job, state="waiting", message=f"for the checkpoint of {arm}/{seed}")
         said = _failure(self.root / log)
-        state: State = "failed" if said else "missing"
-        return Job("evaluate", arm, seed, state, benchmark, seconds_left=left, message=said, log=log)
+        return replace(job, state="failed" if said else "missing", message=said)
 
-    def _evaluation_log(self, arm: str, seed: int, benchmark: str) -> str:
+    def _evaluation_log(self, arm: str, seed: int, benchmark: str, way: Round | None) -> str:
+        if way:
+            return self.plan.results("logs", f"evaluate_round_{'_'.join(way.folder)}_{arm}.log")
         if self.plan.profile.eval.jobs == "benchmark":
             return self.plan.results("logs", f"evaluate_{arm}_{seed}_{benchmark}.log")
-        return self.plan.results("logs", f"eval_{self.plan.benchmarks[benchmark].harness}_{arm}.log")
+        return self.plan.results("logs", f"evaluate_arm_{arm}.log")
 
     def _waits_for(self, arm: str, seed: int) -> str:
         parent = self.plan.parent_manifest(arm, str(seed))

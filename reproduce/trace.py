@@ -10,6 +10,7 @@ import json
 import platform
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -19,16 +20,21 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from evals.records import read_records
+from evals.inputs import download_hub
+from evals.records import Protocol, read_records
 from lmmr1.config import TrainConfig, parse_settings
 from lmmr1.data import data_sha256, read_samples
-from lmmr1.store import read_manifest, run_key, sha256_file, sha256_weights
+from lmmr1.files import are_weights, sha256_file, sha256_weights
+from lmmr1.hub_commits import cached_snapshot
+from lmmr1.store import read_manifest, run_key
 from lmmr1.types import Manifest, UserError
 from reports.cells import headline, load_cells, read_table, summarise
 from reports.layout import BASELINE, columns, parse_benchmarks
 from reports.scores import record_rows
 
 State = Literal["verified", "broken", "unknown"]
+AT_COMMIT = r"[^@#]+@[0-9a-f]{40}#.*"
+"""A record's `data_pin` where the problems came from the Hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,7 @@ class Run:
             return Link("record", name, "broken", str(e) or "no value over all problems")
         same = stored == record.protocol.hash
         found = f"{100 * record.value:.2f} % of {record.n}, protocol {record.protocol.hash}"
-        behind = (self._answers(path), self._problems(record.benchmark, record.protocol.data_sha256))
+        behind = (self._answers(path), self._problems(record.benchmark, record.protocol))
         return Link(
             "record", name, "verified" if same else "broken",
             found if same else f"its fields hash to {record.protocol.hash}, it says {stored}", behind,
@@ -136,11 +142,26 @@ class Run:
         file = path.parent / rows.samples.iloc[0].rpartition("/")[2]
         return Link("answers", self._short(file), "verified", f"{n} answers average to the record's value")
 
-    def _problems(self, benchmark: str, digest: str) -> Link:
-        files = sorted((self.results / "benchmarks").glob(f"{benchmark}.*"))
+    def _problems(self, benchmark: str, protocol: Protocol) -> Link:
+        digest, files = protocol.data_sha256, sorted((self.results / "benchmarks").glob(f"{benchmark}.*"))
+        if not files and re.fullmatch(AT_COMMIT, protocol.data_pin):
+            return self._hub_problems(protocol.data_pin, digest)
         if not files:
-            return Link("problems", benchmark, "unknown", "the benchmark's file is not in this results folder")
+            pin = f"; checked against {protocol.data_pin} when it was measured" if protocol.data_pin != "none" else ""
+            return Link("problems", benchmark, "unknown", f"the benchmark's file is not in this results folder{pin}")
         return self._same("problems", files[0], sha256_file(files[0])[: len(digest)], digest)
+
+    def _hub_problems(self, pin: str, digest: str) -> Link:
+        """The rows of a data set on the Hub at the commit of a record, where this machine has them or gets them."""
+        with tempfile.TemporaryDirectory(prefix="lmmr1-trace-") as folder:
+            try:
+                path, _ = download_hub(pin, Path(folder))
+            except UserError as e:
+                return Link("problems", pin, "unknown", f"cannot be had here: {e}")
+            found = sha256_file(path)[: len(digest)]
+        if found != digest:
+            return Link("problems", pin, "broken", f"sha256 is {found}, not {digest}")
+        return Link("problems", pin, "verified", f"sha256 {found}")
 
     def checkpoint(self, arm: str, seed: str) -> Link:
         """The manifest of a run, as `_manifest` checks it."""
@@ -159,14 +180,20 @@ class Run:
         return Link("checkpoint", self._short(path), "verified", f"key {manifest.key}", tuple(links))
 
     def _weights(self, manifest: Manifest) -> Link:
+        if manifest.revision:
+            return self._hub_weights(manifest, manifest.revision)
         folder = Path(manifest.weights) if Path(manifest.weights).is_absolute() else self.base / manifest.weights
         if not folder.is_dir():
-            return Link("weights", manifest.weights, "unknown", "not on this machine: a Hub model, or not kept")
-        try:
-            digest = sha256_weights(folder)
-        except UserError as e:
-            return Link("weights", manifest.weights, "broken", str(e))
-        return self._same("weights", folder, digest, manifest.weights_sha256)
+            why = "not on this machine: not kept, or a name on the Hub without a commit"
+            return Link("weights", manifest.weights, "unknown", why)
+        return _files("weights", self._short(folder), folder, manifest.weights_sha256)
+
+    def _hub_weights(self, manifest: Manifest, commit: str) -> Link:
+        name = f"{manifest.weights}@{commit}"
+        folder = cached_snapshot(manifest.weights, commit)
+        if folder is None:
+            return Link("weights", name, "unknown", "this commit is not in the Hub's cache on this machine")
+        return _files("weights", name, folder, manifest.weights_sha256)
 
     def _settings(self, manifest: Manifest) -> Link:
         try:
@@ -180,12 +207,13 @@ class Run:
         return Link("settings", manifest.key, "verified", f"{found}; seed {cfg.seed}, {cfg.max_steps} steps")
 
     def _data(self, manifest: Manifest) -> Link:
+        origin = f", from {manifest.data_source}" if manifest.data_source else ""
         for path in sorted((self.results / "data").glob("*.jsonl")):
             if data_sha256(path, read_samples(path)) == manifest.data_sha256:
                 card = path.with_name(f"{path.stem}.card.json")
                 note = f", card {self._short(card)}" if card.is_file() else ", without a card"
-                return Link("data", self._short(path), "verified", f"sha256 {manifest.data_sha256:.16}{note}")
-        return Link("data", f"sha256 {manifest.data_sha256:.16}", "broken", "no file in data/ has this hash")
+                return Link("data", self._short(path), "verified", f"sha256 {manifest.data_sha256:.16}{origin}{note}")
+        return Link("data", f"sha256 {manifest.data_sha256:.16}", "broken", f"no file in data/ has this hash{origin}")
 
     def _parent(self, key: str) -> Link:
         for path in sorted(self.results.glob("*/*/manifest.json")):
@@ -224,6 +252,17 @@ class Run:
 
     def _short(self, path: Path) -> str:
         return str(path.relative_to(self.base)) if path.is_relative_to(self.base) else str(path)
+
+
+def _files(what: str, name: str, folder: Path, expected: str) -> Link:
+    """The files of a checkpoint against its manifest."""
+    try:
+        same = are_weights(folder, expected)
+    except UserError as e:
+        return Link(what, name, "broken", str(e))
+    if not same:
+        return Link(what, name, "broken", f"sha256 is {sha256_weights(folder):.16}, not {expected:.16}")
+    return Link(what, name, "verified", f"sha256 {expected:.16}")
 
 
 def _members(column: str, rows: pd.DataFrame) -> list[str]:

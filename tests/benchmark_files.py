@@ -74,10 +74,10 @@ def full_rows(dataset: str) -> list[dict]:
         "math500": lambda: math500_rows(500),
         "gpqa": lambda: gpqa_rows(198),
         "olympiadbench": lambda: olympiadbench(1513),
-        "mathvision": lambda: mathvision(SUBJECTS),
+        "mathvision": lambda: mathvision(sizes=SUBJECTS),
         "mathverse": lambda: mathverse(788),
-        "mmstar": lambda: mmstar(MMSTAR),
-        "mathvista": lambda: mathvista(1000),
+        "mmstar": lambda: mmstar(categories=MMSTAR),
+        "mathvista": lambda: mathvista(250),
     }
     return makers[dataset]()
 
@@ -149,11 +149,11 @@ def olympiadbench(more: int = 0) -> list[dict]:
     ]
 
 
-def mathvision(sizes: dict[str, int] | None = None) -> list[dict]:
-    """Every subject, once without `sizes`."""
+def mathvision(times: int = 1, sizes: dict[str, int] | None = None) -> list[dict]:
+    """Every subject in turn, so many `times`; with `sizes` so many rows of each subject."""
     subjects = [subject for subject in SUBJECTS for _ in range((sizes or {}).get(subject, 1))]
     rows = []
-    for i, subject in enumerate(subjects):
+    for i, subject in enumerate(subjects * times):
         choices = ["one", "two", "three"] if i % 2 else []
         text = "\n".join(f"({letter}) {choice}" for letter, choice in zip("ABC", choices, strict=False))
         rows.append(
@@ -186,7 +186,7 @@ def mathverse(problems: int = 2) -> list[dict]:
                     "query_cot": f"Asked step by step. {asked}{choices}",
                     "question_for_eval": asked + choices,
                     "question_type": "multi-choice" if choices else "free-form",
-                    "answer": "B" if choices else "20",
+                    "answer": "ABCD"[problem // 2 % 4 - 3] if choices else "20",
                     "problem_version": version,
                     "problem_index": problem,
                     "metadata": "{'split': 'testmini', 'source': 's', 'subject': 'Plane Geometry', 'subfield': 'Angle'}",
@@ -195,9 +195,13 @@ def mathverse(problems: int = 2) -> list[dict]:
     return rows
 
 
-def mmstar(categories: dict[str, tuple[int, ...]] | None = None) -> list[dict]:
-    """Category -> sizes of its sub-categories, which are numbered through: `sub 0`, `sub 1`, ..."""
-    parts = [(c, n) for c, sizes in (categories or {"coarse perception": (3,), "math": (1,)}).items() for n in sizes]
+def mmstar(
+    per_category: tuple[int, ...] = (3, 1), categories: dict[str, tuple[int, ...]] | None = None
+) -> list[dict]:
+    """Sub-categories of these sizes, `sub 0`, `sub 1`, ..., the first of coarse perception, the others of math; with
+    `categories` those of each category."""
+    given = categories or {"coarse perception": per_category[:1], "math": per_category[1:]}
+    parts = [(category, n) for category, sizes in given.items() for n in sizes]
     rows = []
     for number, (category, n) in enumerate(parts):
         for _ in range(n):
@@ -217,7 +221,7 @@ def mmstar(categories: dict[str, tuple[int, ...]] | None = None) -> list[dict]:
     return rows
 
 
-def mathvista(n: int = 4) -> list[dict]:
+def mathvista(times: int = 1) -> list[dict]:
     """Four kinds of answers in turn."""
 
     def row(index: int, **cells: str) -> dict:
@@ -246,4 +250,4 @@ def mathvista(n: int = 4) -> list[dict]:
             "answer_option": "A",
         },
     )
-    return [row(i, **kinds[i % 4]) for i in range(n)]
+    return [row(i, **kinds[i % 4]) for i in range(4 * times)]

@@ -9,13 +9,18 @@ from pathlib import Path
 from reproduce.plan import ROOT
 
 
-def copy_checkout(folder: Path) -> None:
-    """The files that a clone of the working tree would have, without its tests."""
+def project_files() -> list[Path]:
+    """The files that a clone of the working tree would have, relative to it: nothing that a run left there."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("tests/"):
+    return [Path(name) for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def copy_checkout(folder: Path) -> None:
+    """The files of the project without its tests."""
+    for name in project_files():
+        if name.parts[0] != "tests":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
 

@@ -17,7 +17,6 @@ from PIL import Image
 from evals import importers, inputs, protocols, records, registry
 from evals.agents import football_prompt, sokoban_prompt
 from evals.generation import encodable
-from evals.judging import equal_to_two_decimals, in_form
 from evals.scorers import extraction, mathverse, mathvision, mathvista, olympiadbench, options
 from evals.scorers.items import Item
 from lmmr1 import config, data, sokoban, store
@@ -97,6 +96,20 @@ PICTURE = io.BytesIO()
 Image.new("RGB", (2, 2)).save(PICTURE, "PNG")
 (FOLDER / "a.png").write_bytes(PICTURE.getvalue())  # what RELEASED shows
 TSV = "index\timage\tquestion\tanswer\tcategory\tchoices\n1\t{}\tHow many?\tB\tx\t['1', '2']\n"
+
+
+def judge_replies(text: str) -> None:
+    """Every rule on what a judge extracted."""
+    for item in (Item("1", "B", ("3", "x + 1", "no")), Item("1", "2.5"), Item("1", "(1, 2]")):
+        mathvision.official(item, text)
+    for kind in ("text", "integer", "float", "list"):
+        item = Item("1", "2.5", (), kind, 2)
+        mathvista.official(item, text)
+        mathvista.within_precision(item, text)
+    mathvista.official(Item("1", "no", ("3", "x + 1", "no")), text)
+    olympiadbench.within_tolerance(Item("1", "2.5", (), "Numerical", 0, "1e-1"), text)
+
+
 PROTOCOL = records.Protocol(
     *("lm_eval", "0.4", "t", "1", "none", "0" * 16, {"temperature": 0.0}, "HFEngine/cpu", "float32", None, 50176, None),
     *("s", "1", "mean", "0" * 16),
@@ -128,10 +141,7 @@ TARGETS: dict[str, Target] = {
     "system_prompt": partial(in_file, protocols.read_system_prompt, "prompt.txt"),
     "answers": of_text(answers.has_format, answers.has_strict_format, answers.extract_answer, answers.final_answer),
     "scorers": of_text(scorers, lambda text: list(extraction.candidates(text))),
-    "judge_replies": of_text(
-        lambda t: equal_to_two_decimals(t, "2.5"),
-        lambda t: [in_form(t, kind, 2) for kind in ("text", "integer", "float", "list")],
-    ),
+    "judge_replies": of_text(judge_replies),
     "actions": of_text(actions),
     "page_text": of_text(samples.clean),
 }

@@ -26,16 +26,19 @@ def judge_by_rule(prompt: str) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Counts and keeps the requests; `rule` makes the replies, `status`, `delay` and `body` make it fail."""
+    """Counts and keeps the requests; `rule` makes the replies, `status`, `late` and `body` make it fail."""
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.models: list[str] = []
+        """What GET /v1/models lists."""
         self.requests: list[dict] = []
         self.rule: Callable[[str], str] = judge_by_rule
         self.status: Callable[[int], int] = lambda number: 200
-        self.delay = 0.0
+        self.late: Callable[[str], float] = lambda prompt: 0.0
+        """Seconds before the reply to a prompt."""
         self.body: bytes | None = None
         """Sent instead of every reply."""
 
@@ -51,12 +54,22 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
 
+    def do_GET(self) -> None:
+        body = json.dumps(
+            {"object": "list", "data": [{"id": m, "object": "model"} for m in self.server.models]}
+        ).encode()
+        self.send_response(200 if self.path == "/v1/models" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append(request | {"path": self.path})
         status = self.server.status(len(self.server.requests))
-        time.sleep(self.server.delay)
-        message = {"role": "assistant", "content": self.server.rule(request["messages"][-1]["content"])}
+        prompt = request["messages"][-1]["content"]
+        time.sleep(self.server.late(prompt))
+        message = {"role": "assistant", "content": self.server.rule(prompt)}
         reply = {
             "id": "1",
             "object": "chat.completion",

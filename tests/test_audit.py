@@ -4,6 +4,7 @@ model's text; a gain is said to exist under a scorer only where its test says so
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from evals.audit import _sign_test, audit, disagreements
+from evals.audit import _check_golds, _sign_test, audit, disagreements
 from evals.importers import StoredAnswer
 from evals.scorers import stock
 from evals.scorers.items import Item
@@ -288,6 +289,14 @@ def test_bad_arguments(tmp_path, capsys, monkeypatch, arguments, said):
 def test_different_golds_for_one_item_are_refused():
     with pytest.raises(UserError, match="the files are not of the same problems"):
         list(audit(answers("baseline", [("1", A)], "x") + answers("arm", [("2", A)], "x")))
+
+
+def test_options_in_another_order_are_the_same_problem_and_other_options_are_not():
+    one, two = Item("q", "A", ("cat", "big  dog")), Item("q", "B", ("big dog", "cat"))
+    rows = [StoredAnswer("gpqa_diamond", arm, "", item, "B") for arm, item in (("baseline", one), ("arm", two))]
+    _check_golds("gpqa_diamond", rows)
+    with pytest.raises(UserError, match="not of the same problems"):
+        _check_golds("gpqa_diamond", [rows[0], replace(rows[1], item=replace(two, gold="A"))])
 
 
 def test_disagreements_need_two_verdicts():

@@ -16,6 +16,7 @@ from lmmr1.policy import load_policy
 from lmmr1.types import Sample, UserError
 from reproduce import cli
 from reproduce.plan import ROOT, Plan
+from tests.checkouts import project_files
 
 ROW = {"id": "a", "messages": [{"role": "user", "content": "1+1=?"}], "answer": "2"}
 BAD_CONFIGS = {
@@ -221,11 +222,7 @@ def test_batches_do_not_depend_on_where_they_start():
 def test_every_yaml_file_of_the_project_loads():
     import yaml
 
-    files = [
-        p
-        for p in ROOT.rglob("*.y*ml")
-        if not {".venv", "results", "checkpoints", ".snakemake"} & set(p.relative_to(ROOT).parts)
-    ]
+    files = [ROOT / path for path in project_files() if path.suffix in (".yaml", ".yml")]
     assert len(files) >= 6
     for path in files:
         assert isinstance(yaml.load(path.read_text(), yaml.BaseLoader), dict | list), path

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +16,24 @@ from typer.testing import CliRunner
 
 from evals.adapters import ADAPTERS
 from evals.aggregate import estimates, macro, mean
+from evals.audit import audit
 from evals.generation import prompt_sha256
+from evals.importers import read_answers
 from evals.inputs import prepare
 from evals.judge import JudgeServer
+from evals.lm_eval_harness import as_asked
 from evals.option_order import option_order
+from evals.problems import Problem
 from evals.protocols import find_protocol, load_protocols, prompt_styles, read_system_prompt
 from evals.records import read_records
 from evals.registry import find, registry
 from evals.run import Options, check_inputs, plan, run_jobs
+from evals.scorers import SCORERS
+from evals.scoring import score_responses
 from lmmr1.types import Rollout, Sample, UserError
 from tests.benchmark_files import SEVEN, gpqa, mmstar, olympiadbench, table, write_all
 from tests.judge_server import serving
-from tests.test_evals import samples_of, stub_model
+from tests.test_evals import samples_of, stub_model, text_of
 
 DATA = Path(os.environ.get("LMMR1_DATA", "../shared/data"))
 GOLDEN = Path(__file__).parent / "golden" / "prompts"
@@ -276,6 +283,57 @@ def test_stock_tasks_of_lm_eval_can_be_selected_and_misjudge_boxes(tmp_path, fil
         find("lm_eval:gsm8k")
 
 
+class Knowing(Recorder):
+    """Knows GPQA's generated questions: names the letter that the right number has in the prompt, or the one behind it
+    in every fourth question."""
+
+    def generate(self, samples, *rest):
+        return [
+            (replace(r, text=self._text(s)),) for s, (r,) in zip(samples, super().generate(samples, *rest), strict=True)
+        ]
+
+    def _text(self, sample):
+        asked = text_of(sample)
+        number = int(re.search(r"is (\d+) times", asked)[1])
+        shown = dict(re.findall(r"^\((.)\) (\d+)$", asked, re.MULTILINE))
+        right = next(letter for letter, text in shown.items() if int(text) == 10 * number)
+        return f"The answer is ({right if number % 4 else chr(ord('A') + (ord(right) - ord('A') + 1) % 4)})."
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"), [("lm_eval:gpqa_diamond_cot_zeroshot", "rule"), ("gpqa_diamond", "vlmevalkit")]
+)
+def test_options_in_another_order_are_stored_as_lm_eval_asked_and_scored_them(tmp_path, server, name, protocol):
+    """lm-eval shuffles the options itself, so its letters are not those of our order."""
+    (tmp_path / "gpqa").mkdir()
+    gpqa(tmp_path / "gpqa" / "gpqa_diamond.csv", 40)
+    engine, options = Knowing(), options_for(tmp_path, server, protocol)
+    jobs = plan([name], tmp_path, options)
+    (headline, *_) = run_jobs(lambda: replace(stub_model(), engine=engine), jobs, tmp_path / "base", options, "k")
+    rows = samples_of(tmp_path / "base", jobs[0].name)
+    assert headline.value == 0.75, "lm-eval's own metric"
+    verdicts = score_responses([(row["resps"][0][0], row["target"], tuple(row["doc"]["choices"])) for row in rows])
+    assert [verdict.accuracy for verdict in verdicts] == [row["accuracy"] for row in rows]
+    asked = {int(sample.id): text_of(sample) for sample in engine.samples}
+    for row in rows:
+        shown = [f"({letter}) {text}" for letter, text in zip("ABCD", row["doc"]["choices"], strict=True)]
+        assert "\n".join(shown) in asked[row["doc_id"]]
+    own = {p.id: p for p in prepare(find("gpqa_diamond"), tmp_path, None, None, tmp_path, any_data=True).problems}
+    assert any(own[row["doc"]["id"]].choices != tuple(row["doc"]["choices"]) for row in rows), "else nothing is tested"
+    answers = read_answers([tmp_path / "base"])
+    assert sum(mark.correct for mark in SCORERS["option_match"].judge([(a.item, a.response) for a in answers])) == 30
+    if protocol == "rule":  # once is enough: it starts lm-eval in a process of its own
+        ((result, _),) = audit(answers, workers=1)
+        right = {cell.scorer: cell.right for cell in result.cells}
+        assert {right[name] for name in ("stored:accuracy", "math_verify", "lm_eval_gpqa_flexible")} == {30}
+
+
+def test_a_stock_gold_that_is_no_option_is_refused():
+    problem = Problem("1", "q", "A", choices=("x", "y"))
+    with pytest.raises(RuntimeError, match=r"sample 0 has options .* gold '\(C\)' is none of them"):
+        as_asked([problem], [{"doc_id": 0, "doc": {"choices": ["y", "x"]}, "target": "(C)"}])
+
+
 def test_gpqa_option_order_depends_on_the_item_and_the_seed_only(tmp_path, files):
     def orders(path: Path) -> dict:
         folder = path.parent.parent
@@ -335,6 +393,7 @@ def test_the_registry_pins_what_vlmevalkit_pins():
     [
         ("MMStar", "l2_category", "", "l2_category"),
         ("OlympiadBench_EN", "final_answer", "__import__('os')", "final_answer"),
+        ("OlympiadBench_EN", "error", "1e-1;2", "line 2: .*`error` must hold numbers"),
         ("MathVista_MINI", "choices", "['a'", "choices"),
         ("MathVista_MINI", "answer_option", "Z", "answer_option"),
         ("MathVerse_MINI", "image", "", "has no image"),

@@ -10,24 +10,22 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from evals.contamination import (
-    COMMON,
-    INSTRUCTION,
-    MIN_WORDS,
-    TrainingText,
-    complete,
-    cut,
-    judge_completion,
-    overlaps,
-    training_texts,
-    words,
-)
+from evals.completion import INSTRUCTION, complete, cut, judge_completion
+from evals.contamination import COMMON, MIN_WORDS, overlaps
 from evals.generation import EvalModel, load_model
+from evals.inputs import prepare
 from evals.problems import Problem
+from evals.registry import find
+from evals.training_texts import TrainingText, training_texts, words
 from lmmr1.exits import run_cli
 from lmmr1.types import Rollout, UserError
+from reports.exposure import KINDS, read_exposure
+from reports.layout import parse_benchmarks
 from reproduce import cli
+from reproduce.micro.build import write_benchmark, write_prompts
+from reproduce.micro.world import draw_benchmark, render
 
 DATA = Path(os.environ.get("LMMR1_DATA", "../shared/data"))
 LONG = "A train leaves the old station at noon and drives 60 miles towards the town; when does it arrive there?"
@@ -88,19 +86,64 @@ def test_a_problem_inside_any_text_is_found(tokens, around):
     assert overlap([problem(text)], f"{around}\n. {text} .\n{around}").whole == 1
 
 
-def test_equal_images_are_counted(tmp_path):
-    image = tmp_path / "a.png"
-    image.write_bytes(b"an image")
-    sha256 = hashlib.sha256(b"an image").hexdigest()[:16]
-    problems = [
-        problem(LONG, "a", image_sha256=sha256),
-        problem(SHORT, "b", image_sha256="0" * 16),
-        problem(SHORT, "c"),
+@pytest.fixture
+def pictures(tmp_path):
+    """Four different pictures of the micro world, and the first one as a JPEG of another size."""
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for i, (path, item) in enumerate(zip(paths, draw_benchmark("micro_scene", 4, 0), strict=True)):
+        render(item, f"test-{i}").save(path)
+    with Image.open(paths[0]) as image:
+        image.resize((image.width * 2, image.height * 2), Image.Resampling.BICUBIC).save(tmp_path / "again.jpg")
+    return [*paths, tmp_path / "again.jpg"]
+
+
+def test_a_problem_with_a_picture_is_its_words_and_its_picture(pictures):
+    first, second, third, fourth, again = pictures
+    asked = "count red + blue in the picture = ?"
+    problems = [problem(asked, "a", images=(first,)), problem(asked, "b", images=(second,)), problem(LONG, "c")]
+    rows = [
+        TrainingText("other picture", asked, (third,)),
+        TrainingText("no picture", asked),
+        TrainingText("other words", "which one is largest", (second,)),
     ]
-    (found,) = overlaps({"x": problems}, [TrainingText("row", "other words", (image,))])
-    assert (found.same_image, found.shared) == (1, 0)
-    with pytest.raises(UserError, match="b.png cannot be read"):
-        overlaps({"x": problems}, [TrainingText("row", "", (tmp_path / "b.png",))])
+    (found,) = overlaps({"x": problems}, rows)
+    assert (found.shared, found.words_only, found.words_checked) == (0, 2, 2)
+    assert (found.same_picture, found.near_picture, found.pictured, found.checked) == (1, 0, 2, 3)
+    (found,) = overlaps({"x": problems}, [*rows, TrainingText("a copy", f"Now: {asked}", (fourth, again))])
+    assert (found.shared, found.near, found.whole, found.words_only) == (1, 1, 1, 1)
+    assert (found.same_picture, found.near_picture) == (1, 1)
+    assert [(e.problem, e.training) for e in found.examples] == [("a", "a copy")]
+    (found,) = overlaps({"x": problems}, [*rows, TrainingText("itself", asked, (second,))])
+    assert (found.shared, found.near, found.examples[0].training) == (1, 0, "itself")
+    with pytest.raises(UserError, match="none.png cannot be read"):
+        overlaps({"x": problems}, [TrainingText("row", "", (first.with_name("none.png"),))])
+
+
+def test_beside_its_picture_few_words_and_phrases_tell_a_problem(pictures):
+    """A text of less than six words, or one that every problem has, says nothing alone."""
+    few = [problem("Find x.", "a", images=(pictures[0],))]
+    (found,) = overlaps({"x": few}, [TrainingText("row", "Please find x", (pictures[0],))])
+    assert (found.checked, found.shared, found.words_checked) == (1, 1, 0)
+    (found,) = overlaps({"x": few}, [TrainingText("row", "Find y", (pictures[0],))])
+    assert (found.shared, found.same_picture) == (0, 1)
+    phrase = "give the number of all red ones in it"
+    many = [problem(phrase, str(i), images=(pictures[i % 2],)) for i in range(COMMON + 2)]
+    (found,) = overlaps({"x": many}, [TrainingText("row", phrase, (pictures[0],))])
+    assert (found.shared, found.words_only, found.words_checked) == (len(many) // 2, 0, 0)
+
+
+def test_the_micro_world_asks_the_same_words_of_other_pictures(tmp_path):
+    """Its tests are no training prompts; a picture and question moved there are found, as they are or stored again."""
+    write_benchmark("micro_scene", 60, 0, tmp_path / "micro_scene.tsv")
+    write_prompts({"scene": 1.0}, 120, 0, tmp_path / "train.jsonl")
+    problems = prepare(find("micro_scene"), None, tmp_path, None, tmp_path).problems
+    texts = list(training_texts(tmp_path / "train.jsonl"))
+    (found,) = overlaps({"micro_scene": problems}, texts)
+    assert (found.shared, found.same_picture, found.near_picture, found.checked) == (0, 0, 0, 60)
+    assert found.words_only > 5
+    moved = [TrainingText("moved", problem.question, problem.images) for problem in problems[:7]]
+    (found,) = overlaps({"micro_scene": problems}, [*texts, *moved])
+    assert (found.shared, found.whole, found.same_picture) == (7, 7, 7)
 
 
 def test_too_short_runs_are_refused():
@@ -124,6 +167,10 @@ def test_training_files_of_every_form(tmp_path):
         found = list(training_texts(tmp_path / name))
         assert [text.text for text in found] == ["look", "look", "look", "p", "q", "plain"]
         assert found[0] == TrainingText(f"{name}, row 1", "look", (tmp_path / "i.png",))
+    plain = [{"question": "q", "image": "a.png"}, {"question": "q", "images": ["a.png", "b.png"]}, {"question": "q"}]
+    (tmp_path / "b.json").write_text(json.dumps(plain))
+    names = [[image.name for image in text.images] for text in training_texts(tmp_path / "b.json")]
+    assert names == [["a.png"], ["a.png", "b.png"], []]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +180,7 @@ def test_training_files_of_every_form(tmp_path):
         ("[1]", "row 1: expected an object"),
         ('{"answer": "1"}', "row 1: no prompt; expected `messages` or one of question"),
         ('{"messages": [{"role": "user"}]}', "row 1: `messages` must be chat messages"),
+        ('{"question": "q", "image": {"bytes": ""}}', "row 1: `images` must be names of files"),
         ('{"message": "__import__(1)"}', "row 1: `message` is neither JSON nor a literal"),
         (None, "cannot be read"),
         (b"\xff", "not UTF-8"),
@@ -227,6 +275,30 @@ def test_the_command_writes_rates_per_benchmark(tmp_path, capsys, monkeypatch, t
     assert cell["overlap"]["rate"] == 0.25 and cell["overlap"]["whole"] == 1 and cell["completion"]["problems"] == 4
     assert result["train"] == {str(train): hashlib.sha256(train.read_bytes()).hexdigest()[:16]}
     assert run(monkeypatch, *arguments, "--json") == 0 and json.loads(capsys.readouterr().out) == result
+
+
+def test_benchmarks_whose_files_are_not_there_are_named_and_block_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("LMUData", str(tmp_path / "lmu"))
+    write_benchmark("micro_chain", 6, 0, tmp_path / "micro_chain.jsonl")
+    (tmp_path / "train.jsonl").write_text(json.dumps({"question": LONG}) + "\n")
+    names = "micro_chain,micro_count,mathvista_mini,gpqa_diamond"
+    arguments = ["--train", str(tmp_path / "train.jsonl"), "--benchmarks", names, "--benchmark-dir", str(tmp_path)]
+    assert run(monkeypatch, *arguments, "--if-there", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["benchmarks"]) == {"micro_chain"}
+    assert result["not_checked"]["micro_count"] == "no file micro_count.tsv"
+    assert result["not_checked"]["mathvista_mini"] == "no file MathVista_MINI.tsv"
+    assert "Idavidrein/gpqa: cannot be loaded" in result["not_checked"]["gpqa_diamond"]
+    shown = ["--data-root", str(tmp_path), "--out", str(tmp_path / "c.json"), "--if-there"]
+    assert run(monkeypatch, *arguments, *shown) == 0
+    assert "gpqa_diamond: not checked, no file gpqa_diamond.csv" in capsys.readouterr().out
+    rows = read_exposure(tmp_path / "c.json", parse_benchmarks(["micro_chain", "micro_count"]))
+    assert rows["rows"] == [(KINDS["overlap"], ["0.0 (0/6)", "", *[""] * (len(rows["rows"][0][1]) - 2)])]
+    assert rows["note"].endswith("Not checked, their files were not there: micro_count")
+    assert run(monkeypatch, *arguments) == 2  # without --if-there it is an error
+    (tmp_path / "MathVista_MINI.tsv").write_text("index\timage\tquestion\n")
+    assert run(monkeypatch, *arguments, *shown) == 2  # a damaged file is there
+    assert "MathVista_MINI.tsv" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not (DATA / "math500").is_dir(), reason="no LMMR1_DATA/math500")

@@ -327,10 +327,22 @@ def test_requests_change_what_they_say():
     assert longer.stages[0].hours.likely > one.stages[0].hours.likely
     assert longer.stages[0].lengths.origin.startswith("given (completion)")
     assert estimate(plan, Request(completion_tokens=10**6)).stages[0].lengths.completion == 4096
-    judged = {v.benchmark: v.judge_calls for v in estimate(plan, Request(protocol="paper")).evaluations}
+    ways = {p: estimate(plan, Request(gpus=1, protocol=p)) for p in ("paper", "rule")}
+    judged = {v.benchmark: v.judge_calls for v in ways["paper"].evaluations}
     arms = len(plan.arms)
     assert (judged["math500"], judged["mathvision"], judged["mathverse"]) == (0, 3040 * arms, 2 * 3940 * arms)
-    assert sum(v.judge_calls for v in one.evaluations) == 0
+    assert sum(v.judge_calls for v in ways["rule"].evaluations) == 0
+
+
+def test_every_protocol_of_the_profile_is_paid_for():
+    plan = Plan.load({"profile": "paper"})
+    both = {v.benchmark: v for v in estimate(plan, Request(gpus=1)).evaluations}
+    once = {v.benchmark: v for v in estimate(plan, Request(gpus=1, protocol="paper")).evaluations}
+    assert {b: v.runs // once[b].runs for b, v in both.items()} == {
+        b: 1 if plan.benchmarks[b].harness == "agents" else 2 for b in plan.benchmarks
+    }
+    assert {b: v.judge_calls for b, v in both.items()} == {b: v.judge_calls for b, v in once.items()}
+    assert both["math500"].hours.likely == pytest.approx(2 * once["math500"].hours.likely)
 
 
 def test_power_of_the_planned_evaluation():
@@ -346,10 +358,11 @@ def test_power_of_the_planned_evaluation():
     assert micro.points_all_seeds < micro.points_one_seed
 
 
-def test_micro_profiles_are_within_a_factor_of_two_of_what_they_took():
+def test_micro_profiles_are_within_a_factor_of_two_of_what_they_took(tmp_path, monkeypatch):
     """docs/runtimes.md: 10 min 05 s of which 1 min 48 s set-up; smoke 86 s beside other tests."""
+    monkeypatch.chdir(tmp_path)
     for profile, seconds in (("micro", 605 - 108), ("smoke", 86)):
-        found = 3600 * estimate(Plan.load({"profile": profile, "name": "never_run"}), Request()).wall.likely
+        found = 3600 * estimate(Plan.load({"profile": profile}), Request()).wall.likely
         assert seconds / 2 < found < seconds * 2
 
 
@@ -369,20 +382,39 @@ def test_what_ran_before_is_used(tmp_path, monkeypatch):
     assert found.origin == "measured in results/mine/timings"
 
 
-def test_games_are_counted_as_games():
+def test_games_are_counted_as_games(tmp_path, monkeypatch):
+    """docs/runtimes.md: an arm's games took 10 s for the base, 15 to 16 s for five seeds, loading included in both."""
+    monkeypatch.chdir(tmp_path)  # what this clone ran before is no part of it
     plan = Plan.load({"profile": "micro"})
     asked = {b: measured.items_of(plan, b) for b in plan.benchmarks}
     assert (asked["micro_chain"], asked["micro_sokoban"], asked["micro_football"]) == (500, 100, 10)
     without = Plan.load(
         {"profile": "micro", "benchmarks": [b for b in plan.benchmarks if b not in plan.of_harness("agents")]}
     )
-    costs, games = workload().cpu.evaluate, measured.jobs(plan).evaluate
-    for arm, seconds in measured.jobs(without).evaluate.items():
-        played = costs["start"] + len(plan.seeds_of(arm)) * 110 * costs["per_game"]
-        assert games[arm] - seconds == pytest.approx(played)
+    games, others = measured.jobs(plan).evaluate, measured.jobs(without).evaluate
+    took = {arm: games[arm] - others[arm] for arm in games}
+    assert len(plan.seeds_of("fre")) == 5 and len(plan.seeds_of("baseline")) == 1
+    assert took["fre"] - took["baseline"] == pytest.approx(15.5 - 10, rel=0.15)  # one process loads once for all
+    more = Plan.load({"profile": "micro", "micro": {"levels": 300}})
+    longer = measured.jobs(more).evaluate["fre"] - games["fre"]
+    assert longer == pytest.approx(5 * 200 * (15.5 - 10) / (4 * 110), rel=0.15)  # four seeds more were 440 games more
 
 
-def test_command(monkeypatch):
+def test_an_arm_is_loaded_once_for_all_its_benchmarks(tmp_path, monkeypatch):
+    """What its process took here before is taken for all of them, and a further protocol is a process of its own."""
+    monkeypatch.chdir(tmp_path)
+    plan = Plan.load({"profile": "smoke", "name": "mine"})
+    file = tmp_path / plan.results("timings", "fre", "evaluate_arm.tsv")
+    assert str(file.relative_to(tmp_path)) in plan.timings()
+    file.parent.mkdir(parents=True)
+    file.write_text("s\th:m:s\n77.5\t0:01:17\n")
+    assert measured.jobs(plan).evaluate["fre"] == 77.5 != measured.jobs(plan).evaluate["two_stage"]
+    more = Plan.load({"profile": "smoke", "name": "mine", "eval": {"protocols": ["rule", "vlmevalkit"]}})
+    assert measured.jobs(more).evaluate["fre"] > 77.5 + workload().cpu.evaluate["start"]
+
+
+def test_command(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     run = lambda *args: CliRunner().invoke(cli.cli, ["estimate", *args])
     shown = run("--profile", "paper", "--gpu", "h100")

@@ -252,7 +252,7 @@ def test_inputs_are_checked_before_the_model_is_loaded(tmp_path, tiny_model, mon
         evaluate("no/such/model", ["micro_chain"], tmp_path / "out", here)
     with pytest.raises(UserError, match="not a checkpoint folder"):
         evaluate(str(tmp_path), ["micro_chain"], tmp_path / "out", here)
-    with pytest.raises(UserError, match="not found on the Hugging Face Hub"):
+    with pytest.raises(UserError, match="no commit of it found on the Hugging Face Hub"):
         check_inputs("no-such-owner/model", ["micro_chain"], here)
     for bad in ({"limit": 0}, {"max_new_tokens": 0}, {"batch_size": 0}):
         with pytest.raises(UserError, match="at least 1"):
@@ -266,7 +266,7 @@ def test_main_exits_with_2_and_a_message(tmp_path, capsys):
     base = ["--harness", "lm_eval", "--out", str(tmp_path / "out"), "--benchmark-dir", str(tmp_path), "--manifest"]
     for text, benchmark, message in [
         ("{", "micro_chain", "not a manifest"),
-        ('{"key": 1, "weights": "w"}', "micro_chain", "must be texts"),
+        ('{"key": 1, "weights": "w"}', "micro_chain", "must be a text"),
         ('{"key": "k", "weights": "gone"}', "micro_chain", "no folder here"),
         ('{"key": "k", "weights": "a/b"}', "micro_drawn", "runs on vlmevalkit"),
         ('{"key": "k", "weights": "a/b"}', "nope", "not known"),
@@ -496,7 +496,7 @@ def test_evaluate_one_model_on_both_harnesses(tmp_path, tiny_model):
     options = Options.of(limit=3, benchmark_dir=tmp_path, batch_size=2, max_new_tokens=6)
     records = evaluate(str(tiny_model), names, out, options)
     assert [(r.benchmark, r.n) for r in records if r.subset == "all"] == [("micro_drawn", 3), ("micro_chain", 3)]
-    assert {r.checkpoint for r in records} == {identify(str(tiny_model))[0]}
+    assert {r.checkpoint for r in records} == {identify(str(tiny_model)).key}
     assert all(row["length"] <= 6 for name in names for row in samples_of(out, name))
     check_inputs(str(tiny_model), names, options)
 

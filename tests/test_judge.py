@@ -1,26 +1,35 @@
 """The judge: verdicts are kept and never asked for twice, replies are parsed strictly, an absent judge ends the run."""
 
 import json
+import re
 import socket
 import sqlite3
 import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
+from evals.adapters import ADAPTERS
+from evals.generation import encodable
+from evals.inputs import _problem, mathvision_rows, prepare
 from evals.isolate import call_each
 from evals.judge import Judge, JudgeServer, Question, ReplyStore, check_reachable
-from evals.judging import compare_mathvision, equal_to_two_decimals, in_form, tool_equal, tool_olympiadbench
+from evals.judging import score_all, scorer_name, tool_equal, tool_olympiadbench
 from evals.problems import Problem
 from evals.protocols import JudgeCall, find_protocol
+from evals.registry import find
 from evals.run import Options, evaluate, main, plan, run_jobs
+from evals.scorers.predictions import load
+from evals.scoring import SCORER
+from evals.vlmeval_import import mathv
 from lmmr1.types import Rollout, UserError
-from tests.benchmark_files import write_all
+from reproduce import cli
+from tests.benchmark_files import png, table, write_all
 from tests.judge_server import judge_by_rule, serving
-from tests.test_evals import HOSTILE, samples_of, stub_model
+from tests.test_evals import HOSTILE, samples_of, stub_model, text_of
+from tests.test_scorers import DATA, OUTPUTS, RELEASED, needs_outputs
 
 CALL = JudgeCall(temperature=0.0, max_tokens=16, tries=3)
 JUDGED = ("mathvision", "mathverse", "mmstar", "mathvista_mini")
@@ -128,12 +137,69 @@ def test_a_failing_server_is_tried_again_and_then_given_up(judge, server, monkey
     assert len(server.requests) == count + 1, "what is wrong with the request stays wrong"
 
 
-def test_a_server_that_does_not_answer_in_time_is_given_up(server, tmp_path):
-    server.delay = 3.0
-    judge = Judge(find_protocol("paper").judge, JudgeServer(server.url, timeout=0.3), ReplyStore(tmp_path / "j.sqlite"))
-    with pytest.raises(UserError, match="APITimeoutError"):
-        judge.reply(Question("q", CALL))
-    assert len(server.requests) == 1, "a second wait would exceed the time that an absent judge may cost"
+@pytest.fixture
+def impatient(server, tmp_path):
+    """A judge whose replies may take 0.2 s, then 0.4 s, up to 6.4 s."""
+    store = ReplyStore(tmp_path / "impatient.sqlite")
+    yield Judge(find_protocol("paper").judge, JudgeServer(server.url, timeout=0.2), store)
+    store.close()
+
+
+def test_a_late_reply_is_asked_for_again_with_more_patience(impatient, server):
+    server.late = lambda prompt: 0.6 if len(server.requests) < 4 else 0.0
+    start = time.monotonic()
+    assert impatient.ask(Question("The answer is 4. Extracted", CALL), str) == "4"
+    assert len(server.requests) == 3 and time.monotonic() - start > 0.2 + 0.4 + 0.6, "late twice, then waited for"
+    assert (impatient.asked, impatient.unread, impatient.late) == (1, [], 0)
+    assert {request["seed"] for request in server.requests} == {0}, "it is the same question"
+
+
+@pytest.mark.parametrize("protocol", ["paper", "vlmevalkit"])
+@pytest.mark.parametrize("name", JUDGED)
+def test_one_question_that_is_never_answered_is_unread_and_asked_again_next_time(
+    files, tmp_path, server, monkeypatch, name, protocol
+):
+    monkeypatch.setattr("evals.judge.PATIENCE", (1, 3))
+    run = lambda out, **more: run_paper(
+        files, tmp_path, server.url, names=(name,), protocol=protocol, text="#! So the answer is b.", out=out,
+        judge=JudgeServer(server.url, timeout=0.4), **more,
+    )  # fmt: skip
+    whole, _ = run("whole")
+    stuck = server.requests[0]["messages"][0]["content"]
+    server.late = lambda prompt: 60.0 if prompt == stuck else 0.0
+    run("late")
+    rows, expected = samples_of(tmp_path / "late", name), samples_of(tmp_path / "whole", name)
+    unread = [i for i, row in enumerate(rows) if row["note"] == "judge_unreadable"]
+    assert len(unread) == 1 and rows[unread[0]]["accuracy"] == 0.0
+    others = [(row, wanted) for i, (row, wanted) in enumerate(zip(rows, expected, strict=True)) if i not in unread]
+    assert all(row == wanted for row, wanted in others), "nothing else is touched"
+    server.late = lambda prompt: 0.0
+    again, _ = run("again", judge_cache=tmp_path / "late" / "judge.sqlite")
+    assert samples_of(tmp_path / "again", name) == expected and [r.value for r in again] == [r.value for r in whole]
+
+
+def test_a_server_that_answers_nothing_is_refused(impatient, server, monkeypatch):
+    monkeypatch.setattr("evals.judge.PATIENCE", (1, 1))
+    server.late = lambda prompt: 60.0
+    with pytest.raises(UserError, match=r"1\d questions in a row got no reply, even within 0\.2 s; start the server"):
+        impatient.map(lambda i: impatient.ask(Question(f"q{i}", CALL), str), range(100))
+    assert len(server.requests) <= 2 * (10 + 2 * impatient.server.workers), "the other questions are not waited for"
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "no connection"])
+def test_a_server_that_is_gone_is_an_error_and_not_late(impatient, monkeypatch, silent):
+    monkeypatch.setattr("evals.judge.CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("evals.judge.RETRY_SECONDS", 3.0)
+    with socket.socket() as taken, socket.socket() as first:
+        taken.bind(("127.0.0.1", 0))
+        if silent:  # a queue of one connection, which is full: the kernel answers nobody else
+            taken.listen(0)
+            first.connect(taken.getsockname())
+        gone = JudgeServer(f"http://127.0.0.1:{taken.getsockname()[1]}/v1", timeout=0.2)
+        judge = Judge(impatient.settings, gone, impatient.store)
+        with pytest.raises(UserError, match=r"APIConnectionError.*start the server and run the same command again"):
+            judge.ask(Question("q", CALL), str)
+    assert judge.requests == 3, "tried again for a while, not with growing patience"
 
 
 def test_an_absent_judge_is_seen_without_a_request(server):
@@ -344,24 +410,131 @@ def test_the_tools_comparison_without_eval(answer, gold, right, tmp_path, monkey
     assert not (tmp_path / "CANARY").exists()
 
 
-def test_values_are_compared_as_the_paper_did():
-    assert [equal_to_two_decimals(a, b)[0] for a, b in (("2.004", "2"), ("2.006", "2"), ("\\frac{1}{2}", "0.5"))] == [
-        1,
-        0,
-        1,
+# Gold answer with its columns, answer, right under `rule`, right under `paper`.
+OLYMPIAD = [
+    ("2.5", {"error": "1e-1"}, "2.51", 1, 1), ("2.5", {"error": "1e-1"}, "2.6", 1, 1), ("2.5", {"error": "1e-1"}, "2.4", 1, 1),
+    ("2.5", {"error": "1e-1"}, "2.61", 0, 0), ("2.5", {"error": "1e-1"}, "2.39", 0, 0), ("2.5", {"error": "1e-1"}, "-2.5", 0, 0),
+    ("2.5", {}, "2.51", 0, 0), ("2.5", {}, "2.5", 1, 1), ("2.5", {"error": "1e-1"}, "\\frac{251}{100}", 1, 1),
+    ("2.5", {"error": "1e-1"}, "250", 0, 1),  # a percentage may be meant, says the released rule
+    ("2.5", {"error": "1e-1"}, "2.51}. I checked it, and it is \\boxed{2.51", 1, 0),  # and a box too many is an answer too many
+    ("2.5, 100", {"error": "0.1,5", "is_multiple_answer": "True"}, "2.4, 103", 1, 1),
+    ("2.5, 100", {"error": "0.1,5", "is_multiple_answer": "True"}, "103, 2.4", 1, 1),
+    ("2.5, 100", {"error": "0.1,5", "is_multiple_answer": "True"}, "2.4, 106", 0, 0),
+    ("2.5, 100", {"error": "0.1,5", "is_multiple_answer": "True"}, "2.5", 0, 0),
+    ("(2.5,1)", {"error": "1e-1", "answer_type": "Tuple"}, "(2.51,1)", 0, 0),  # tuples have no tolerance
+]  # fmt: skip
+VISTA = [
+    ("1.45", {"answer_type": "float", "precision": "2"}, "1.4531", 1, 1),
+    ("1.45", {"answer_type": "float", "precision": "2.0"}, "1.4549", 1, 1),
+    ("1.45", {"answer_type": "float", "precision": "2"}, "1.4451", 1, 1),
+    ("1.45", {"answer_type": "float", "precision": "2"}, "1.46", 0, 0),
+    ("1.45", {"answer_type": "float", "precision": "2"}, "1.444", 0, 0),
+    ("1.45", {"answer_type": "float", "precision": ""}, "1.4531", 1, 1),  # the decimals of the gold answer
+    ("1.4", {"answer_type": "float", "precision": "1"}, "1.39", 1, 1),
+    ("1.4", {"answer_type": "float", "precision": "1"}, "1.33", 0, 0),
+    ("0.5", {"answer_type": "float", "precision": "1"}, "\\frac{1}{2}", 1, 0),  # the data set reads plain numbers only
+    ("7", {"answer_type": "integer"}, "7.0", 1, 1), ("7", {"answer_type": "integer"}, "8", 0, 0),
+    ("7", {"answer_type": "integer"}, "7.9", 0, 1),  # the data set cuts whole numbers
+    ("red", {"answer_type": "text"}, "red", 1, 1), ("red", {"answer_type": "text"}, "blue", 0, 0),
+    ("sea green", {"choices": "['orchid', 'sea green']", "answer_option": "B"}, "B", 1, 1),
+    ("sea green", {"choices": "['orchid', 'sea green']", "answer_option": "B"}, "A", 0, 0),
+    ("sea green", {"choices": "['orchid', 'sea green']", "answer_option": "B"}, "seagreens", 0, 1),  # the nearest text
+]  # fmt: skip
+PLACES = {"olympiadbench": "OlympiadBench_EN.tsv", "mathvista_mini": "MathVista_MINI.tsv"}
+
+
+def golden_row(name: str, number: int, gold: str, cells: dict) -> dict:
+    """A row of the benchmark's table; the question says which."""
+    row = {"index": number, "question": f"What is value {number}?"}
+    if name == "olympiadbench":
+        usual = {"answer_type": "Numerical", "error": "", "unit": "", "is_multiple_answer": "False", "context": ""}
+        return row | usual | {"image": "", "source": "OE_TO_maths_en_COMP", "final_answer": str([gold])} | cells
+    usual = {"answer_type": "text", "precision": "", "choices": "", "answer_option": "", "task": "t", "skills": "[]"}
+    kind = "multi_choice" if "choices" in cells else "free_form"
+    return row | usual | {"image": png(number), "question_type": kind, "answer": gold} | cells
+
+
+class ByNumber(Answers):
+    """Answers the question of each number with the text of that number."""
+
+    def __init__(self, texts):
+        super().__init__("")
+        self.texts = texts
+
+    def _answer(self, sample):
+        number = int(re.search(r"What is value (\d+)\?", text_of(sample))[1])
+        return Rollout(sample.id, (1,), (0.0,), self.texts[number], "stop")
+
+
+@pytest.mark.parametrize("protocol", ["rule", "paper"])
+@pytest.mark.parametrize(("name", "golden"), [("olympiadbench", OLYMPIAD), ("mathvista_mini", VISTA)])
+def test_tolerances_and_precision_of_the_data_sets_hold(tmp_path, server, judge, name, golden, protocol):
+    """Both sides of each, by `score_all` and by a whole run."""
+    table(tmp_path / PLACES[name], [golden_row(name, i, gold, cells) for i, (gold, cells, *_) in enumerate(golden)])
+    (tmp_path / "system.txt").write_text("system prompt")
+    texts = [f"So the final answer is \\boxed{{{answer}}}." for _, _, answer, *_ in golden]
+    wanted = [by_rule if protocol == "rule" else by_paper for *_, by_rule, by_paper in golden]
+    problems = prepare(find(name), tmp_path, None, None, tmp_path, any_data=True).problems
+    direct = score_all(find_protocol(protocol), find(name), problems, texts, judge)
+    assert [verdict.accuracy for verdict in direct] == wanted
+    options = Options.of(
+        protocol,
+        data_root=tmp_path,
+        any_data=True,
+        judge=JudgeServer(server.url),
+        system_prompt_file=tmp_path / "system.txt",
+    )
+    model = replace(stub_model(), engine=ByNumber(texts))
+    records = run_jobs(lambda: model, plan([name], tmp_path, options), tmp_path / "out", options, "k")
+    assert [row["accuracy"] for row in samples_of(tmp_path / "out", name)] == wanted
+    assert records[0].protocol.scorer == scorer_name(find_protocol(protocol), find(name), SCORER)
+
+
+def test_the_record_names_the_rule_that_scored():
+    names = {
+        (protocol, name): scorer_name(find_protocol(protocol), find(name), "ours")
+        for protocol in ("rule", "paper", "vlmevalkit")
+        for name in ("olympiadbench", "mathvision", "mathvista_mini", "mmstar")
+    }
+    assert names["rule", "olympiadbench"].startswith("ours, or within the data set's error, revision ")
+    assert names["rule", "mathvista_mini"].startswith("ours, or within the data set's precision, revision ")
+    assert names["rule", "mathvision"] == names["rule", "mmstar"] == "ours"
+    assert names["paper", "olympiadbench"].startswith("olympiadbench_official, revision ")
+    assert names["paper", "mathvision"].startswith("extracted by the judge, then mathvision_official, revision ")
+    assert len({names["vlmevalkit", name] for _, name in names}) == 1
+
+
+def test_the_judges_letter_is_read_and_the_released_rule_decides(judge, server):
+    choice = Problem("1", "q", "B", choices=("one", "2", "three"))
+    cases = {"(B)": 1, "2.001": 1, "b": 1, "the answer is (B) 2": 1, "(A)": 0, "three": 0, "(b)": 0}
+    for reply, right in cases.items():
+        server.rule = lambda prompt, reply=reply: reply
+        (verdict,) = score_all(find_protocol("paper"), find("mathvision"), [choice], [f"I say {reply}"], judge)
+        assert (verdict.accuracy, reply) == (right, reply)
+
+
+@needs_outputs
+@pytest.mark.parametrize("name", RELEASED)
+def test_protocol_paper_and_lmmr1_score_agree_with_the_released_labels(name, judge, server, tmp_path, monkeypatch):
+    """A judge that extracts what MathVision's authors extracted: 3,040 verdicts, each the one that they published."""
+    answered, _ = load(OUTPUTS / f"{name}.jsonl", DATA)
+    source = DATA / "mathvision" / "test.jsonl"
+    read = mathvision_rows(source, source.read_bytes())
+    known = {row["index"]: _problem(ADAPTERS["mathvision"](row, where), where) for where, row in read}
+    problems = [known[a.item.id] for a in answered]
+    prompts = [
+        mathv.build_mathv_gpt4_prompt({"question": problem.question, "prediction": a.row.response})
+        for problem, a in zip(problems, answered, strict=True)
     ]
-    assert [
-        in_form(*case) for case in (("7.0", "integer", 0), ("1.449", "float", 2), ("x", "float", 2), ("x", "text", 0))
-    ] == ["7", "1.45", None, "x"]
-    choice = Problem("1", "q", "B", choices=("one", "two"))
-    assert [
-        compare_mathvision(choice, found)[0] for found in ("(B)", "two", "B", "the answer is (B) two", "(A)", "b")
-    ] == [1, 1, 1, 1, 0, 0]
-
-
-@given(st.text(max_size=30), st.sampled_from(["integer", "float", "text"]), st.integers(0, 5))
-def test_any_text_can_be_put_into_form_or_not(text, kind, decimals):
-    assert isinstance(in_form(text, kind, decimals), str | None)
+    extracted = dict(zip(map(encodable, prompts), (a.row.model_answer for a in answered), strict=True))
+    server.rule = extracted.__getitem__
+    found = score_all(find_protocol("paper"), find("mathvision"), problems, [a.row.response for a in answered], judge)
+    labels = [a.row.correct for a in answered]
+    assert len(labels) == 3040 and sum(labels) == RELEASED[name]
+    assert [verdict.accuracy == 1.0 for verdict in found] == labels
+    arguments = ["--predictions", str(OUTPUTS / f"{name}.jsonl"), "--scorer", "official", "--data-root", str(DATA)]
+    shown = CliRunner().invoke(cli.cli, ["score", *arguments, "--disagreements", str(tmp_path / "d.jsonl"), "--json"])
+    assert shown.exit_code == 0 and (tmp_path / "d.jsonl").read_text() == "", "and so are those of `lmmr1 score`"
 
 
 def slow_or_fatal(item):

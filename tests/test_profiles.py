@@ -4,6 +4,7 @@ is replaced, left out or started in silence."""
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -21,7 +22,10 @@ from reproduce.recipes_cli import differences
 from tests.test_bad_input import run
 
 PAPER_SCALE = ("paper", "single_gpu", "single_gpu_24gb", "cluster")
-KIND = {"prompts": "prompts", "checkpoint": "checkpoint", "train": "train", "evaluate": "evaluate"}
+KIND = {"prompts": "prompts", "checkpoint": "checkpoint", "train": "train"}
+KIND |= dict.fromkeys(
+    ("evaluate", "evaluate_arm", "evaluate_adopted", "evaluate_round", "evaluate_round_adopted"), "evaluate"
+)
 KIND["play_scripted"] = "benchmark"
 LOCAL = {"resolve_config", "adopt", "reproduce_all", "profile"}
 REPORT = {
@@ -58,18 +62,31 @@ def jobs_of(text):
     return found
 
 
+JUDGE_ELSEWHERE = {"judge": {"url": "http://judge:8000/v1"}}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", ["paper", "single_gpu", "cluster"])
 def test_a_dry_run_shows_every_job_with_its_resources(profile):
     executor = ("--profile", "executors/slurm") if profile == "cluster" else ("--config", f"profile={profile}")
-    done = dry_run(*executor, "--config", f"profile={profile}", f"name=dry_{profile}")
+    given = [f"eval={json.dumps(JUDGE_ELSEWHERE)}"] if profile == "cluster" else []
+    done = dry_run(*executor, "--config", f"profile={profile}", f"name=dry_{profile}", *given)
     assert done.returncode == 0, done.stderr[-2000:]
     plan, jobs = Plan.load({"profile": profile}), jobs_of(done.stdout)
     counts = {rule: sum(r == rule for r, _ in jobs) for rule, _ in jobs}
     runs = sum(len(plan.seeds_of(a)) for a in plan.arms)
-    wanted = {
+    evaluations = {
+        "paper": {"evaluate_arm": 7, "evaluate_adopted": 2, "evaluate_round": 7, "evaluate_round_adopted": 2},
+        "single_gpu": {"evaluate_arm": 7, "evaluate_adopted": 2},
+        "cluster": {
+            "evaluate": runs * len(plan.benchmarks),
+            "evaluate_round": 7,
+            "evaluate_round_adopted": 2,
+            "protocols": 1,
+        },
+    }[profile]
+    wanted = evaluations | {
         "train": len(plan.trained) * len(plan.seeds),
-        "evaluate": runs * len(plan.benchmarks),
         "prompts": len(plan.used_stages),
         "checkpoint": len(plan.adopted),
         "adopt": len(plan.adopted),
@@ -84,7 +101,8 @@ def test_a_dry_run_shows_every_job_with_its_resources(profile):
             continue
         kind = KIND.get(rule, "report")
         of = getattr(plan.profile.resources, kind)
-        values = {"gpu": of.gpus, "mem_mb": of.mem_mb, "runtime": of.runtime, "threads": of.threads}
+        judge = 1 if profile == "paper" and rule in ("evaluate_arm", "evaluate_adopted") else 0
+        values = {"gpu": of.gpus + judge, "mem_mb": of.mem_mb, "runtime": of.runtime, "threads": of.threads}
         assert {k: int(asked[k]) for k in values} == values, rule
 
 
@@ -305,6 +323,12 @@ def test_engines_are_needed_where_the_plan_uses_them(monkeypatch):
     of = lambda profile: {f.what: f.state for f in doctor._engines(Plan.load({"profile": profile}))}
     assert of("micro")["vllm"] == of("paper")["peft"] == "note"
     assert of("paper")["vllm"] == of("single_gpu_24gb")["peft"] == "missing"
+    answers = {"profile": "single_gpu", "arms": ["baseline"], "train": {"engine": "hf"}}
+    states = [
+        {f.what: f.state for f in doctor._engines(Plan.load(answers | {"eval": {"engine": e}}))}["vllm"]
+        for e in ("hf", "vllm")
+    ]
+    assert states == ["note", "missing"]
 
 
 def test_local_weights_and_data_need_no_network(bare, tmp_path):
@@ -388,6 +412,17 @@ def test_jobs_that_run_at_once_get_gpus_of_their_own(tmp_path):
             assert second.stdout.readline() == "4,7\n"
 
 
+def test_jobs_within_one_allocation_of_slurm_get_gpus_of_their_own_too(tmp_path, monkeypatch):
+    """Snakemake started inside an allocation runs its jobs there: each of them would take GPU 0."""
+    monkeypatch.setattr(gpu.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpu, "POLL_SECONDS", 0.01)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert (gpu.hold(1), gpu.hold(1), gpu.hold(0)) == (["0"], ["1"], [])
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert gpu.hold(2) == ["0", "1"]  # another job's GPUs 0 and 1 are others
+
+
 def test_more_gpus_than_there_are_is_an_error_not_a_wait(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(UserError, match="2 GPUs are asked for, and this machine shows 1"):
@@ -407,3 +442,124 @@ def test_a_profile_may_differ_in_one_stage():
     assert plan.train_config("mgt_sokoban", 0)["reward"]["kind"] == "sokoban"
     with pytest.raises(UserError, match="key stages: unknown name 'sokobann'"):
         Plan.load({"profile": "micro", "stages": {"sokobann": {}}})
+
+
+# -------------------------------------------------------------------------------------------- protocols, judge, levels
+
+
+def loaded(profile="paper", **settings):
+    return Plan.load({"profile": profile, "eval": settings})
+
+
+def words(plan, arm, way=None):
+    """{option: its values} of an arm's evaluation."""
+    rounds, found = plan.evaluations, {}
+    for word in rounds.arguments(way or rounds.main, arm):
+        if word.startswith("--"):
+            values = found.setdefault(word[2:], [])
+        else:
+            values.append(word)
+    return found
+
+
+def test_paper_is_measured_under_the_papers_protocol_first_and_then_without_a_judge():
+    plan = Plan.load({"profile": "paper"})
+    (rule,) = plan.evaluations.further
+    first, second = words(plan, "fre"), words(plan, "fre", rule)
+    assert (first["protocol"], second["protocol"]) == (["paper"], ["rule"])
+    assert first["out"] == ["results/paper/fre/0/eval"] and first["engine"] == ["vllm"]
+    assert second["out"] == ["results/paper/protocols/rule/fre/0/eval"]
+    assert set(first["benchmarks"]) - set(second["benchmarks"]) == {"sokoban_global"}  # games are played once
+    assert plan.evaluations.judged(plan.evaluations.main) == ["mathvision", "mathverse", "mmstar", "mathvista_mini"]
+    assert not plan.evaluations.judged(rule)
+
+
+def test_the_baseline_alone_has_the_role_of_the_baseline():
+    plan = Plan.load({"profile": "paper"})
+    assert {a: words(plan, a)["role"] for a in plan.arms} == {
+        a: ["baseline" if a == "baseline" else "trained"] for a in plan.arms
+    }
+    own = loaded(arm_prompts={"released": "cot"}, prompts=["direct"])
+    assert words(own, "released")["prompt"] == ["cot"] and "prompt" not in words(own, "fre")
+    (style,) = own.evaluations.styles
+    assert words(own, "released", style)["prompt"] == ["direct"] and words(own, "fre", style)["protocol"] == ["paper"]
+
+
+def test_data_and_levels_of_ones_own_reach_what_reads_them():
+    plan = loaded(data_root="/d", levels="/l", any_data=True)
+    got = words(plan, "fre")
+    assert (got["data-root"], got["levels"], "any-data" in got) == (["/d"], ["/l"], True)
+    assert "levels" not in words(plan, "fre", plan.evaluations.further[0])
+    assert plan.evaluations.play_arguments("idle")[-2:] == ["--data-root", "/l"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"protocols": ["papr"]}, ["unknown protocol 'papr'", "did you mean paper"]),
+        ({"protocols": ["rule", "rule"]}, ["stands here twice"]),
+        ({"arm_prompts": {"fer": "cot"}}, ["key eval.arm_prompts", "'fer'", "did you mean fre"]),
+        ({"arm_prompts": {"fre": "cott"}}, ["key eval.arm_prompts", "'cott'", "did you mean cot"]),
+        ({"judge": {"url": "u", "serve": {}}}, ["give `url` or `serve`, not both"]),
+    ],
+)
+def test_bad_evaluation_settings_are_named(settings, said):
+    with pytest.raises(UserError) as error:
+        loaded(**settings)
+    assert all(word in str(error.value) for word in said), str(error.value)
+
+
+def test_a_judge_that_nobody_gives_is_refused_with_the_fix():
+    with pytest.raises(UserError, match=r"key eval\.judge: protocol paper asks a judge about mathvision.*url: http"):
+        loaded("cluster").check_judge()
+    loaded("cluster", protocols=["rule"]).check_judge()
+    loaded("cluster", **JUDGE_ELSEWHERE).check_judge()
+    Plan.load({"profile": "cluster", "benchmarks": ["math500"]}).check_judge()  # text is not judged
+    found = {f.what: f for f in doctor._judge(loaded("cluster"))}["judge"]
+    assert found.state == "missing" and "url" in found.fix
+
+
+def test_a_judge_is_served_only_where_there_is_room():
+    for profile in ("paper", "single_gpu", "single_gpu_24gb"):
+        Plan.load({"profile": profile}).check_judge()
+    with pytest.raises(UserError, match="key eval.judge.serve: the judge's 1 and the evaluation's 1 GPUs are more"):
+        loaded("single_gpu", protocols=["paper"], judge={"serve": {}}).check_judge()
+    loaded("single_gpu", protocols=["paper"], judge={"serve": {"gpus": 0}}).check_judge()
+    with pytest.raises(UserError, match=r"executor slurm and eval\.jobs benchmark.*start one server"):
+        loaded("cluster", judge={"serve": {}}).check_judge()
+
+
+def test_a_url_takes_the_place_of_the_profiles_own_judge():
+    assert loaded(**JUDGE_ELSEWHERE).profile.eval.judge.serve is None
+    assert loaded(judge={"serve": {"gpus": 2}}).evaluations.gpus(loaded().evaluations.main, 1) == 3
+
+
+def test_another_judge_model_is_part_of_what_is_measured_and_its_place_is_not():
+    plan = loaded(judge={"serve": {"model": "Qwen/Qwen2.5-7B-Instruct", "options": ["--seed", "1"]}})
+    assert words(plan, "fre")["judge-model"] == ["Qwen/Qwen2.5-7B-Instruct"]
+    assert "judge-model" not in words(plan, "fre", plan.evaluations.further[0])
+    assert json.loads(plan.recorded)["eval"]["judge"] == {"serve": {"model": "Qwen/Qwen2.5-7B-Instruct"}}
+    assert Plan.load(json.loads(plan.recorded)).evaluations.main.protocol == "paper"
+    assert json.loads(loaded(**JUDGE_ELSEWHERE).recorded)["eval"]["judge"] is None
+
+
+def test_football_is_left_out_and_said_where_its_simulator_is_not_built(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMMR1_FOOTBALL", str(tmp_path))
+    plan = Plan.load({"profile": "paper"})
+    assert set(plan.not_measured) == {"football_online"} and "make football" in plan.not_measured["football_online"]
+    assert "football_online" not in plan.benchmarks and len(plan.benchmarks) == 8
+    with pytest.raises(UserError, match="none can be measured.*make football"):
+        Plan.load({"profile": "paper", "benchmarks": ["football_online"]})
+    (tmp_path / "version").write_text("2.10.2")
+    plan = Plan.load({"profile": "paper"})
+    assert not plan.not_measured and "football_online" in plan.benchmarks
+
+
+@pytest.mark.slow
+def test_the_tables_are_told_what_is_not_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMMR1_FOOTBALL", str(tmp_path))
+    done = dry_run("-p", "--config", "profile=paper", "name=dry_football")
+    (command,) = re.findall(r"^Shell command: (.*reports\.paper_tables.*)$", done.stdout, re.MULTILINE)
+    told = shlex.split(command)[shlex.split(command).index("--not-measured") + 1]
+    assert told.startswith("football_online=the football simulator is not built")
+    assert "football_online is not measured" in done.stderr

@@ -6,7 +6,12 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from evals.completion import Completion, judge_completion
+from evals.contamination import overlaps, summary
+from evals.problems import Problem
+from evals.training_texts import TrainingText
 from lmmr1.types import UserError
 from reports import exposure, page, prompt_styles, scores, tables
 from reports.layout import parse_benchmarks
@@ -77,18 +82,31 @@ def test_bad_styles_are_refused(styles, tmp_path):
         prompt_styles.read_table(tmp_path / "results/micro/prompts/none/fre/scores.csv")
 
 
-def contamination(**cells):
-    return {"train": {"results/micro/data/fre.jsonl": "0"}, "words": 13, "model": None, "benchmarks": cells}
+def contamination(name, folder, with_picture=False):
+    """What `lmmr1 contamination` writes of 8 problems: one stands in the training data, another's words do; one is known."""
+    image = folder / "p.png"
+    Image.linear_gradient("L").save(image)
+    Image.radial_gradient("L").save(folder / "q.png")
+    shown = [(image,) if with_picture else ()] * 8
+    problems = [Problem(f"p{i}", f"how many are {i} + {i} - 1 in all ?", "1", images=shown[i]) for i in range(8)]
+    texts = [TrainingText("a", problems[1].question, shown[1])]
+    texts += [TrainingText("b", problems[2].question, (folder / "q.png",))] if with_picture else []
+    rows = tuple(judge_completion(p.id, "7 8", "7 8" if p is problems[3] else "no") for p in problems)
+    completed = Completion(name, 8, 0.125, 0.4, 0.6, rows)
+    settings = {"train": {"results/micro/data/fre.jsonl": "0"}, "words": 13, "model": None}
+    return summary(overlaps({name: problems}, texts), [completed], settings, {"micro_count": "no file", "mmstar": "no"})
 
 
 def test_exposure_stands_in_the_column_of_its_benchmark(tmp_path):
-    overlap = {"rate": 0.025, "shared": 1, "checked": 40, "problems": 41}
-    found = contamination(micro_drawn={"overlap": overlap, "completion": {"exact": 0.125, "rouge_l": 0.4}})
+    found = contamination("micro_drawn", tmp_path, with_picture=True)
     (tmp_path / "c.json").write_text(json.dumps(found))
     shown = exposure.read_exposure(tmp_path / "c.json", parse_benchmarks(NAMES))
-    assert [texts for _, texts in shown["rows"]] == [["", "", "2.5 (1/40)", ""], ["", "", "12.5", ""]]
+    assert [texts for _, texts in shown["rows"]] == [
+        ["", "", text, ""] for text in ("12.5 (1/8)", "12.5 (1/8)", "12.5")
+    ]
     assert "13 words" in shown["note"] and "fre.jsonl" in shown["note"]
-    for bad in ({}, {**found, "benchmarks": []}, contamination(micro_drawn={"overlap": {"rate": "x"}})):
+    del found["benchmarks"]["micro_drawn"]["overlap"]["words_only"]
+    for bad in ({}, {**found, "benchmarks": []}, found):
         (tmp_path / "c.json").write_text(json.dumps(bad))
         with pytest.raises(UserError, match="not made by lmmr1 contamination"):
             exposure.read_exposure(tmp_path / "c.json", parse_benchmarks(NAMES))
@@ -99,9 +117,7 @@ def test_the_page_shows_both(tmp_path, monkeypatch, styles):
 
     monkeypatch.chdir(tmp_path)
     write_tree(tmp_path, n=8, seeds=(0, 1), steps=4)
-    (tmp_path / "c.json").write_text(
-        json.dumps(contamination(micro_chain={"overlap": {"rate": 0.5, "shared": 4, "checked": 8}}))
-    )
+    (tmp_path / "c.json").write_text(json.dumps(contamination("micro_chain", tmp_path)))
     table_of(styles, tmp_path / "out")
     files, run = [], "results/micro/{}/0/eval/{}/record.json"
     for arm in ("baseline", "fre"):
@@ -114,4 +130,4 @@ def test_the_page_shows_both(tmp_path, monkeypatch, styles):
     page.main(["--out", "out/full.html", "--prompt-styles", "out/prompts.csv", "--contamination", "c.json", *common])
     plain, full = ((tmp_path / "out" / name).read_text() for name in ("plain.html", "full.html"))
     assert "prompt-styles" not in plain and "<tfoot>" not in plain
-    assert full.count("against none") == 6 and "50.0 (4/8)" in full and "prompts.csv" in full
+    assert full.count("against none") == 6 and "12.5 (1/8)" in full and "prompts.csv" in full

@@ -190,7 +190,7 @@ def test_a_damaged_checkpoint_is_named_before_it_is_evaluated(tmp_path, tiny_mod
     shutil.copytree(tiny_model, tmp_path / "final")
     seal_folder(tmp_path / "final")
     write_manifest(tmp_path / "base.json", adopt(str(tmp_path / "final"), "tiny"))
-    assert read_manifest(tmp_path / "base.json")[0] == str(tmp_path / "final")
+    assert read_manifest(tmp_path / "base.json").weights == str(tmp_path / "final")
     data = bytearray((tmp_path / name).read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / name).write_bytes(data)

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import sys
+import time
+from dataclasses import replace
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -391,6 +393,18 @@ def test_the_mathvision_rule_runs_no_extracted_answer(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert not any(mathvision.official(item, text).correct for item in ITEMS for text in CODE + MONSTERS)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_answer_keeps_a_rule_of_a_protocol_waiting():
+    """They run in the evaluation itself, without a child that could be killed: 13 ms is the slowest here."""
+    number, choice = Item("1", "2.5", (), "Numerical", 1, "1e-1"), Item("1", "B", ("sea green", "2.5"))
+    rules = [mathvision.official, mathvista.official, olympiadbench.official, mathvista.within_precision]
+    for text in CODE + MONSTERS:
+        for rule in (*rules, olympiadbench.within_tolerance):
+            for item in (number, choice, replace(number, answer_type="float")):
+                start = time.thread_time()
+                rule(item, text)
+                assert time.thread_time() - start < 1.0, (rule.__module__, text[:50])
 
 
 PIECES = st.sampled_from(

@@ -21,8 +21,9 @@ NOW = 1_000_000_000.0
 
 
 @pytest.fixture
-def run(tmp_path, tiny_model):
+def run(tmp_path, tiny_model, tmp_path_factory, monkeypatch):
     """A run of three arms with nothing but a baseline, its prompts and its profile."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))  # the estimate reads what a run left in this folder
     plan = Plan.load({"profile": "smoke", "name": "x", "arms": ["baseline", "fre", "two_stage"], "seeds": [0, 1]})
     write_manifest(tmp_path / plan.results("baseline/0/manifest.json"), adopt(str(tiny_model), "micro base"))
     for n, stage in enumerate(plan.used_stages, 8):
@@ -108,6 +109,19 @@ def test_json_adds_up(run):
     assert found["schema"] == 1 and len(found["jobs"]) == sum(found["counts"].values()) == jobs
     assert found["seconds_left"] == pytest.approx(sum(j["seconds_left"] for j in found["jobs"]), abs=0.1)
     assert json.loads(json.dumps(found)) == found and found["report"] is False
+
+
+def test_every_protocol_has_its_own_jobs(run):
+    _, root = run
+    more = Plan.load({"profile": "smoke", "name": "x", "arms": ["baseline"], "eval": {"protocols": ["rule", "paper"]}})
+    found = [j for j in status_of(more, root, NOW).jobs if j.kind == "evaluate"]
+    (other,) = [j for j in found if (j.round, j.benchmark) == ("protocols/paper", "micro_chain")]
+    assert len(found) == len(more.benchmarks) + len(more.evaluations.prompted) and other.state == "missing"
+    record = root / more.results("protocols/paper/baseline/0/eval/micro_chain/record.json")
+    record.parent.mkdir(parents=True)
+    record.write_text("[]")
+    states = {(j.round, j.benchmark): j.state for j in status_of(more, root, NOW).jobs if j.benchmark == "micro_chain"}
+    assert states == {(None, "micro_chain"): "missing", ("protocols/paper", "micro_chain"): "finished"}
 
 
 def test_command(run, monkeypatch):

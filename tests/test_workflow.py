@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,8 @@ from reproduce.plan import Plan, alternatives
 from tests.checkouts import snakemake
 
 pytestmark = pytest.mark.slow
-HEAVY = {"checkpoint", "train", "eval_lm_eval", "eval_lm_eval_adopted", "eval_vlmevalkit", "eval_vlmevalkit_adopted",
-         "eval_agents", "eval_agents_adopted", "play_scripted"}  # fmt: skip
+HEAVY = {"checkpoint", "train", "evaluate_arm", "evaluate_adopted", "evaluate_round", "evaluate_round_adopted",
+         "play_scripted"}  # fmt: skip
 EXPECTED_TRAININGS = {"smoke": 6, "micro": 30}
 
 
@@ -45,11 +46,14 @@ def test_every_profile_resolves_to_a_complete_dag(checkout, profile):
     assert jobs["train"] == jobs["resolve_config"] == EXPECTED_TRAININGS[profile]
     assert jobs["checkpoint"] == jobs["adopt"] == 1
     assert jobs["scores"] == len(plan.arms) and jobs["page"] == jobs["table1"] == 1
+    assert jobs["evaluate_arm"] + jobs["evaluate_adopted"] == len(plan.arms)  # one process each, whatever the harness
 
 
 def test_targets_cover_everything_that_costs_time(checkout):
     """Otherwise a crashed job would be missed: Snakemake looks at targets and at inputs of jobs that run."""
-    done = snakemake(checkout, "-n", "--config", "profile=smoke", "name=targets")
+    settings = "eval={protocols: [rule, vlmevalkit], prompts: [cot]}"  # no judge: the micro benchmarks are not judged
+    done = snakemake(checkout, "-n", "--config", "profile=smoke", "name=targets", settings)
+    assert {"evaluate_round", "evaluate_round_adopted"} <= set(re.findall(r"^rule (\w+):", done.stdout, re.MULTILINE))
     target = re.search(r"rule reproduce_all:\n\s+input: (.*)", done.stdout).group(1).split(", ")
     for job in re.finditer(r"rule (\w+):\n(?:\s+input: .*\n)?\s+output: (.*)", done.stdout):
         if job.group(1) in HEAVY - {"checkpoint"}:
@@ -267,6 +271,9 @@ def test_faults_lose_nothing(finished):
         (["profile=mirco"], "unknown profile 'mirco'"),
         (["profile=smoke", "colour=red"], "unknown key 'colour'"),
         (["profile=smoke", "arms=[fer]"], "unknown name 'fer'"),
+        (["profile=smoke", "name=a b; touch x"], "name: String should match pattern"),
+        (["profile=smoke", "eval={protocols: [papr]}"], "unknown protocol 'papr'"),
+        (["profile=cluster"], "key eval.judge: protocol paper asks a judge about mathvision"),
     ],
 )
 def test_bad_config_ends_snakemake_with_one_line_and_code_2(checkout, config, words):
@@ -274,6 +281,16 @@ def test_bad_config_ends_snakemake_with_one_line_and_code_2(checkout, config, wo
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 2 and len(errors) == 1 and words in errors[0]
     assert "Traceback" not in done.stderr
+
+
+def test_values_with_blanks_and_quotes_reach_the_jobs_whole(checkout):
+    """Paths come from the configuration; a shell must not read them."""
+    settings = {"data_root": "my data; exit 9", "levels": "it's $HOME"}
+    done = snakemake(checkout, "-n", "-p", "--config", "profile=smoke", "name=odd", f"eval={json.dumps(settings)}")
+    (command,) = re.findall(r"^Shell command: (.*evals\.run.*results/odd/baseline.*)$", done.stdout, re.MULTILINE)
+    words = shlex.split(command)
+    assert words[words.index("--data-root") + 1] == settings["data_root"]
+    assert words[words.index("--levels") + 1] == settings["levels"]
 
 
 def test_alternatives():

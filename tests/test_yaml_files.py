@@ -8,8 +8,7 @@ import yaml
 from lmmr1.types import UserError
 from reproduce.plan import ROOT, Plan, load_arms, load_stages
 from reproduce.recipes import load_recipe
-
-OUTSIDE = {".venv", "results", "checkpoints", ".snakemake", "resources", ".football", "build", "out", ".git"}
+from tests.checkouts import project_files
 
 
 def plan_of(path):
@@ -98,11 +97,7 @@ KINDS = {
     "reproduce/published.yaml": published,
     "reproduce/recipes/*.yaml": lambda path: load_recipe(ROOT, path.stem),
 }
-FILES = sorted(
-    path.relative_to(ROOT)
-    for path in ROOT.rglob("*.y*ml")
-    if not OUTSIDE & set(path.relative_to(ROOT).parts) and path.suffix in (".yaml", ".yml")
-)
+FILES = sorted(path for path in project_files() if path.suffix in (".yaml", ".yml"))
 
 
 def kinds(path):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+LETTER = re.compile(r"\(?([A-J])\)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +44,36 @@ class Mark:
     """The text that was judged: model output, hostile by assumption."""
     note: str
     """Why: `same text`, `same value`, `different`, `no answer`, ..."""
+
+
+def item_of(id: str, gold: str, choices: Sequence[str], cells: Mapping[str, Any]) -> Item:
+    """An item; `(B)` and `B` are the same gold where there are choices. `cells` are further columns of the data set.
+
+    A float without a `precision` has that of its gold answer.
+    """
+    letter, kind = LETTER.fullmatch(gold.strip()), cell_text(cells.get("answer_type"))
+    precision, error = finite(cells.get("precision")), cell_text(cells.get("error"))
+    if precision is None:
+        precision = len(gold.strip().partition(".")[2]) if kind == "float" else 0
+    return Item(
+        id=id,
+        gold=letter[1] if letter and choices else gold,
+        choices=tuple(choices),
+        answer_type=kind,
+        precision=int(precision),
+        error=error or None,
+    )
+
+
+def finite(value: Any) -> float | None:
+    """A cell or a text as a finite number; None where it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def cell_text(value: Any) -> str:
+    """A cell as text; an empty cell, however it is written, is an empty text."""
+    return "" if value is None or str(value) == "nan" else str(value)

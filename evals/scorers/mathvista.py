@@ -1,23 +1,34 @@
-"""MathVista's rule without a judge: the benchmark's normalisation and comparison on an answer found by patterns.
+"""MathVista's rule: its normalisation and comparison, on an extracted answer or on one that our own patterns find.
 
 Source: evaluation/ of lupantech/MathVista, which asks a language model for the answer. Options: the option that the
-response names by letter, text or value; else the option whose text is nearest to the answer by edit distance. Integers
-are cut, floats rounded to the item's precision, lists compared number by number.
+answer names; else the option whose text is nearest to it by edit distance. Integers are cut, floats rounded to the
+item's precision, lists compared number by number.
 """
 
 from __future__ import annotations
 
 import re
 
+import Levenshtein
+
 from evals.scorers.extraction import answer_text, last_number
-from evals.scorers.items import Item, Mark
+from evals.scorers.items import Item, Mark, finite
 from evals.scorers.latex import Unvalued, value
 from evals.scorers.options import named_option
 
-MAX_COMPARED = 200
-"""Edit distance is taken between so many characters."""
-
 _NUMBER = re.compile(r"-?\d{1,30}(?:\.\d{1,30})?")
+_LETTER = re.compile(r"\(([A-J])\)")
+_ALONE = re.compile(r"([A-J])\.?")
+
+
+def official(item: Item, answer: str) -> Mark:
+    """Judge an extracted answer (not a whole response), as text in the form of its type. Never raises on any text."""
+    if item.choices:
+        letter = _LETTER.search(answer) or _ALONE.fullmatch(answer)
+        return _judge_option(item, letter[1] if letter else "", answer)
+    if item.answer_type in ("integer", "float"):
+        return _judge_number(item, answer, finite(answer), finite(item.gold))
+    return Mark(answer == item.gold, answer, "same text" if answer == item.gold else "different")
 
 
 def rule(item: Item, response: str) -> Mark:
@@ -26,47 +37,38 @@ def rule(item: Item, response: str) -> Mark:
     if not answer:
         return Mark(False, answer, "no answer")
     if item.choices:
-        return _judge_option(item, response, answer)
+        letter, found = named_option(response, item.choices)
+        return _judge_option(item, letter, found if letter else answer)
     if item.answer_type == "list":
         right = _numbers(answer) == _numbers(item.gold) if _numbers(item.gold) else answer == item.gold
         return Mark(right, answer, "same list" if right else "different")
     if item.answer_type in ("integer", "float"):
-        return _judge_number(item, answer)
+        return _judge_number(item, answer, _number(answer), _number(item.gold))
     right = answer.strip().lower() == item.gold.strip().lower()
     return Mark(right, answer, "same text" if right else "different")
 
 
-def _judge_option(item: Item, response: str, answer: str) -> Mark:
-    letter, found = named_option(response, item.choices)
-    if letter:
-        chosen, note = item.choices[ord(letter) - ord("A")], "option named"
-    else:
-        chosen, note = nearest(answer, item.choices), "nearest option"
-        found = answer
-    return Mark(chosen == (item.right_choice or item.gold), found, note)
+def within_precision(item: Item, answer: str) -> bool:
+    """A float and an answer that is a number, LaTeX or plain, are the same at the item's precision. Never raises."""
+    if item.choices or item.answer_type != "float":
+        return False
+    return _judge_number(item, answer, _whole(answer), _whole(item.gold)).correct
+
+
+def _judge_option(item: Item, letter: str, answer: str) -> Mark:
+    """By the letter, if there is one and it is an option's, else by the nearest text."""
+    index = ord(letter) - ord("A") if letter else -1
+    named = 0 <= index < len(item.choices)
+    chosen = item.choices[index] if named else nearest(answer, item.choices)
+    return Mark(chosen == (item.right_choice or item.gold), answer, "option named" if named else "nearest option")
 
 
 def nearest(answer: str, choices: tuple[str, ...]) -> str:
     """The first option with the least edit distance to the answer."""
-    return min(choices, key=lambda choice: edit_distance(answer[:MAX_COMPARED], choice[:MAX_COMPARED]))
+    return min(choices, key=lambda choice: Levenshtein.distance(answer, choice))
 
 
-def edit_distance(left: str, right: str) -> int:
-    """Levenshtein distance: insertions, deletions and substitutions.
-
-    >>> edit_distance("kitten", "sitting")
-    3
-    """
-    row = list(range(len(right) + 1))
-    for i, a in enumerate(left, start=1):
-        diagonal, row[0] = row[0], i
-        for j, b in enumerate(right, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
-    return row[-1]
-
-
-def _judge_number(item: Item, answer: str) -> Mark:
-    given, wanted = _number(answer), _number(item.gold)
+def _judge_number(item: Item, answer: str, given: float | None, wanted: float | None) -> Mark:
     if given is None or wanted is None:
         return Mark(False, answer, "no number")
     if item.answer_type == "integer":
@@ -78,13 +80,17 @@ def _judge_number(item: Item, answer: str) -> Mark:
 
 def _number(text: str) -> float | None:
     """The value of the whole text, or the last number in it."""
+    whole = _whole(text)
+    return last_number(text) if whole is None else whole
+
+
+def _whole(text: str) -> float | None:
+    """The value of the whole text; None without one."""
     try:
         whole = complex(value(text))
-        if whole.imag == 0 and abs(whole.real) < 1e300:
-            return whole.real
     except (Unvalued, OverflowError):
-        pass
-    return last_number(text)
+        return None
+    return whole.real if whole.imag == 0 and abs(whole.real) < 1e300 else None
 
 
 def _numbers(text: str) -> list[float]:

@@ -43,6 +43,16 @@ def official(item: Item, response: str) -> Mark:
     return Mark(right, answer, "same value" if right else "different")
 
 
+def within_tolerance(item: Item, answer: str) -> bool:
+    """An extracted answer is as near to a number as the item's `error` allows. Never raises on any text.
+
+    Only where the data set states a tolerance; a percentage is not taken for a number as in `official`.
+    """
+    if item.error is None or "Numerical" not in item.answer_type or "Tuple" in item.answer_type:
+        return False
+    return _same_answers(cleaned(stated(item.gold)), cleaned(answer), tolerances(item.error), percent=False)
+
+
 def tolerances(error: str | float | None) -> list[float]:
     """The `error` column as numbers: one for all answers, or one for each. Raises UserError.
 
@@ -89,7 +99,7 @@ def cleaned(answer: str) -> str:
     return without_marks(answer.rpartition("\\in ")[2]).strip(_EDGES)
 
 
-def _same_answers(gold: str, answer: str, allowed: Sequence[float]) -> bool:
+def _same_answers(gold: str, answer: str, allowed: Sequence[float], percent: bool = True) -> bool:
     """Every gold answer has one of its own among the given ones, and none is left."""
     if len(answer) > MAX_ANSWER:
         return False
@@ -98,7 +108,7 @@ def _same_answers(gold: str, answer: str, allowed: Sequence[float]) -> bool:
     if len(pairs) != len(given) or len(given) > MAX_ANSWERS:
         return False
     for text, tolerance in pairs:
-        index = next((i for i, other in enumerate(given) if same_answer(text, other, tolerance, percent=True)), None)
+        index = next((i for i, other in enumerate(given) if same_answer(text, other, tolerance, percent=percent)), None)
         if index is None:
             return False
         del given[index]

@@ -42,7 +42,8 @@ class Request:
     prompt_tokens: int | None = None
     image_tokens: int | None = None
     completion_tokens: int | None = None
-    protocol: str = "rule"
+    protocol: str | None = None
+    """Of the evaluations; None: the profile's."""
 
     def lengths(self, found: Lengths, limit: int) -> Lengths:
         """`found` with what was given instead, completions cut at the limit."""
@@ -85,6 +86,7 @@ class Evaluation:
 
     benchmark: str
     runs: int
+    """Of all arms, as often as each is asked: once per protocol and prompt style."""
     items: int
     lengths: Lengths
     tokens: float
@@ -150,8 +152,7 @@ def estimate(plan: Plan, request: Request, device: Gpu | None = None) -> Estimat
     count = request.gpus or (1 if name == "cpu" else _gpus_of(plan))
     taken = measured.jobs(plan) if micro and name == "cpu" else None
     stages = [_stage(plan, arm, g, gpu, count, request, taken) for arm in plan.trained]
-    protocol = find_protocol(request.protocol)
-    evaluations = [_evaluation(plan, b, g, gpu, request, protocol, taken) for b in plan.benchmarks]
+    evaluations = [_evaluation(plan, b, g, gpu, request, _protocols(plan, b, request), taken) for b in plan.benchmarks]
     answers = float(sum(e.items * e.runs for e in evaluations))
     per_answer = sum(e.tokens for e in evaluations) / max(answers, 1)
     train = plan.train_config(plan.trained[0], plan.seeds[0]) if plan.trained else {}
@@ -228,26 +229,35 @@ def _stage_lengths(plan: Plan, arm: str) -> Lengths:
     return known.get(Path(data.file).name if data else stage, known["default"])
 
 
+def _protocols(plan: Plan, benchmark: str, request: Request) -> list[ProtocolSettings]:
+    """The protocol of every time that a run is asked about a benchmark."""
+    if request.protocol:
+        return [find_protocol(request.protocol)]
+    rounds = plan.evaluations
+    return [find_protocol(r.protocol) for r in (rounds.main, *rounds.further) if benchmark in rounds.asked(r)]
+
+
 def _evaluation(
     plan: Plan,
     name: str,
     g: Geometry,
     gpu: Gpu,
     request: Request,
-    protocol: ProtocolSettings,
+    protocols: list[ProtocolSettings],
     taken: measured.Jobs | None,
 ) -> Evaluation:
     benchmark, batch_size = plan.benchmarks[name], plan.profile.eval.batch_size
-    runs, items = sum(len(plan.seeds_of(a)) for a in plan.arms), measured.items_of(plan, name)
-    known = workload().benchmarks
-    limit = protocol.half(benchmark).max_new_tokens or benchmark.max_new_tokens
+    once, items = sum(len(plan.seeds_of(a)) for a in plan.arms), measured.items_of(plan, name)
+    runs, known = once * len(protocols), workload().benchmarks
+    limit = max(p.half(benchmark).max_new_tokens or benchmark.max_new_tokens for p in protocols)
     lengths = request.lengths(known.get(benchmark.dataset, known["default"]), limit)
     work = Work(items, 1, lengths.prompt, lengths.completion, lengths.image)
     hours = evaluation(g, gpu, work, batch_size).times(runs / HOUR)
     if taken:
         spent = sum(taken.evaluate.values()) / HOUR * items / sum(measured.items_of(plan, b) for b in plan.benchmarks)
         hours = Hours.measured(spent)
-    calls = JUDGE_CALLS.get(benchmark.dataset, 1) * items * runs if protocol.judged(benchmark) else 0
+    judged = sum(p.judged(benchmark) for p in protocols)
+    calls = JUDGE_CALLS.get(benchmark.dataset, 1) * items * once * judged
     need, most = (_answering(g, lengths.prompt, c, min(batch_size, items)) for c in (lengths.completion, limit))
     return Evaluation(
         benchmark=name, runs=runs, items=items, lengths=lengths, tokens=float(runs * items * lengths.completion),

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from reproduce.budget.facts import workload
-from reproduce.plan import HARNESSES, Plan
+from reproduce.plan import Plan
 
 PRETRAIN_STEPS = 3000
 """Default of reproduce/micro/pretrain.py:PretrainConfig, which cannot be imported without torch."""
@@ -26,7 +26,7 @@ class Jobs:
     train: dict[str, float]
     """By arm."""
     evaluate: dict[str, float]
-    """By arm: all its runs, every harness."""
+    """By arm: all its runs, in every round."""
     other: float
     origin: str
 
@@ -43,13 +43,8 @@ def jobs(plan: Plan) -> Jobs:
         "pretrain": seconds(here.glob("*/checkpoint.tsv")),
         **{arm: seconds(here.glob(f"{arm}/*/train.tsv")) for arm in plan.trained},
     }
-    harnesses = [h for h in HARNESSES if plan.of_harness(h)]
-    answered = {a: [seconds([here / a / f"eval_{h}.tsv"]) for h in harnesses] for a in plan.arms}
     train = {a: found[a] if found[a] is not None else _train(plan, a) for a in plan.trained}
-    evaluate = {
-        a: sum(s if s is not None else _evaluate(plan, a, h) for s, h in zip(answered[a], harnesses, strict=True))
-        for a in plan.arms
-    }
+    evaluate = {a: _evaluations(plan, a, here) for a in plan.arms}
     pretrain = found["pretrain"] if found["pretrain"] is not None else _pretrain(plan)
     own = any(s is not None for s in found.values())
     costs = workload().cpu
@@ -80,10 +75,21 @@ def _train(plan: Plan, arm: str) -> float:
     return costs["start"] + costs["per_row"] * train["max_steps"] * rows * longer * train["num_iterations"]
 
 
-def _evaluate(plan: Plan, arm: str, harness: str) -> float:
+def _evaluations(plan: Plan, arm: str, here: Path) -> float:
+    """Seconds of all processes that ask an arm: of each, what it took here before, or what its items cost."""
+    rounds = plan.evaluations
+    total = _evaluate(plan, arm, rounds.asked(rounds.main), here / arm / "evaluate_arm.tsv")
+    for way in rounds.further:
+        total += _evaluate(plan, arm, rounds.asked(way), here / way.name / arm / "evaluate_round.tsv")
+    return total
+
+
+def _evaluate(plan: Plan, arm: str, benchmarks: list[str], timing: Path) -> float:
+    if (taken := seconds([timing])) is not None:
+        return taken
     costs = workload().cpu.evaluate
-    items = sum(items_of(plan, b) for b in plan.of_harness(harness)) * len(plan.seeds_of(arm))
-    return costs["start"] + items * costs[PER_ITEM[harness]]
+    answers = sum(items_of(plan, b) * costs[PER_ITEM[plan.benchmarks[b].harness]] for b in benchmarks)
+    return costs["start"] + answers * len(plan.seeds_of(arm))
 
 
 def items_of(plan: Plan, benchmark: str) -> int:

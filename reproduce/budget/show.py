@@ -152,13 +152,14 @@ def _evaluation_table(e: Estimate) -> Table:
     for v in e.evaluations:
         points = v.detectable.points_one_seed
         finds = "nothing" if math.isnan(points) else f"{points:.1f}"
-        runs, tokens = f"{v.runs}x{v.items}", f"{v.tokens / 1e6:.1f}M"
-        table.add_row(v.benchmark, runs, tokens, *_times(v.hours), f"{v.judge_calls}", finds, FITS[v.fits])
+        runs, tokens = f"{v.runs}x{v.items}", f"{_short(v.tokens / 1e6)}M"
+        calls = f"{v.judge_calls / 1000:.0f}k" if v.judge_calls >= 1000 else f"{v.judge_calls}"
+        table.add_row(v.benchmark, runs, tokens, *_times(v.hours), calls, finds, FITS[v.fits])
     return table
 
 
 def _table(*heads: str) -> Table:
-    table = Table(box=None, padding=(0, 1))
+    table = Table(box=None, padding=(0, 1), collapse_padding=True)
     for head in heads:
         table.add_column(head, no_wrap=True)
     return table

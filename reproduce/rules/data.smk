@@ -4,7 +4,7 @@ rule profile:
     log:
         plan.results("logs", "profile.log"),
     params:
-        settings=plan.profile.model_dump_json(exclude={"force", "report_to"}),  # of this launch only
+        settings=plan.recorded,
     shell:
         "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
 
@@ -23,12 +23,12 @@ rule prompts:
         **plan.resources("prompts"),
     params:
         spec=lambda wc: plan.prompts_spec(wc.stage),
-        checkpoint=lambda wc, input: (
-            f"--checkpoint {input.checkpoint}" if input.checkpoint else ""
-        ),
+        checkpoint=lambda wc, input: [
+            word for path in input.checkpoint for word in ("--checkpoint", path)
+        ],
         numerics=plan.numerics,
     shell:
-        "{PYTHON} reproduce.prepare prompts --spec {params.spec:q} {params.checkpoint} --out {output.prompts} > {log} 2>&1"
+        "{PYTHON} reproduce.prepare prompts --spec {params.spec:q} {params.checkpoint:q} --out {output.prompts} > {log} 2>&1"
 
 
 rule text_benchmark:
@@ -45,7 +45,7 @@ rule text_benchmark:
         n=plan.profile.micro.items,
         numerics=plan.numerics,
     shell:
-        "{PYTHON} reproduce.prepare benchmark --name {wildcards.benchmark} --items {params.n} --out {output[0]} > {log} 2>&1"
+        "{PYTHON} reproduce.prepare benchmark --name {wildcards.benchmark:q} --items {params.n} --out {output[0]} > {log} 2>&1"
 
 
 use rule text_benchmark as image_benchmark with:

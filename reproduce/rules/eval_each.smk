@@ -1,4 +1,4 @@
-# One job per run and benchmark: what a cluster or a node of several GPUs wants.
+# One job per run and benchmark: what a cluster wants.
 rule evaluate:
     input:
         manifest=f"{RUN}/manifest.json",
@@ -13,7 +13,9 @@ rule evaluate:
     resources:
         **plan.resources("evaluate"),
     params:
-        harness=lambda wc: plan.benchmarks[wc.benchmark].harness,
-        arguments=lambda wc: plan.eval_arguments_of(wc.arm, wc.seed, wc.benchmark),
+        through=lambda wc: through(plan.evaluations.main, [wc.benchmark]),
+        arguments=lambda wc: plan.evaluations.arguments(
+            plan.evaluations.main, wc.arm, [wc.seed], [wc.benchmark]
+        ),
     shell:
-        "{PYTHON} reproduce.gpu {resources.gpu} env {PYTHON} evals.run --harness {params.harness} {params.arguments} > {log} 2>&1"
+        EVALUATE

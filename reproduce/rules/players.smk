@@ -3,7 +3,7 @@ rule play_scripted:
     input:
         plan.benchmark_files("agents"),
     output:
-        plan.player_records("{player}") or [plan.results("{player}", "nothing_played")],
+        plan.player_records("{player}"),
     log:
         plan.results("logs", "play_scripted_{player}.log"),
     wildcard_constraints:
@@ -12,7 +12,7 @@ rule play_scripted:
     resources:
         **plan.resources("benchmark"),
     params:
-        arguments=lambda wc: plan.play_arguments(wc.player),
+        arguments=lambda wc: plan.evaluations.play_arguments(wc.player),
         numerics=plan.numerics,
     shell:
-        "{PYTHON} evals.agents.baselines --player {wildcards.player} {params.arguments} > {log} 2>&1"
+        "{PYTHON} evals.agents.baselines {params.arguments:q} > {log} 2>&1"

@@ -1,4 +1,3 @@
-PROMPTED = ("lm_eval", "vlmevalkit")
 PAPER_TABLES = ["table1", "table2", "table3"]
 EVIDENCE = [
     f"{REPORT}/paper_{t}.{k}" for t in PAPER_TABLES for k in ("csv", "md", "tex")
@@ -54,7 +53,7 @@ rule table1:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
     shell:
-        "{PYTHON} reports.tables --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
+        "{PYTHON} reports.tables --scores {input} --benchmarks {params.benchmarks:q} --out-dir {REPORT} > {log} 2>&1"
 
 
 rule quality:
@@ -75,7 +74,7 @@ rule quality:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
     shell:
-        "{PYTHON} reports.quality --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
+        "{PYTHON} reports.quality --scores {input} --benchmarks {params.benchmarks:q} --out-dir {REPORT} > {log} 2>&1"
 
 
 rule plot_arms:
@@ -96,7 +95,7 @@ rule plot_arms:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
     shell:
-        "{PYTHON} reports.plots arms --table {input} --benchmarks {params.benchmarks} --out {REPORT}/arms > {log} 2>&1"
+        "{PYTHON} reports.plots arms --table {input} --benchmarks {params.benchmarks:q} --out {REPORT}/arms > {log} 2>&1"
 
 
 rule plot_curves:
@@ -139,10 +138,15 @@ rule paper_tables:
         **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
+        left_out=[
+            word
+            for name, why in plan.not_measured.items()
+            for word in ("--not-measured", f"{name}={why}")
+        ],
         code=plan.report_code,
     shell:
         "{PYTHON} reports.paper_tables --scores {input.scores} --players {input.players} "
-        "--benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
+        "--benchmarks {params.benchmarks:q} {params.left_out:q} --out-dir {REPORT} > {log} 2>&1"
 
 
 rule plot_evidence:
@@ -181,72 +185,31 @@ rule plot_evidence:
         benchmarks=list(plan.benchmarks),
         code=plan.report_code,
     shell:
-        "{PYTHON} reports.evidence_plots --table {input.table} --scores {input.scores} --benchmarks {params.benchmarks} "
+        "{PYTHON} reports.evidence_plots --table {input.table} --scores {input.scores} --benchmarks {params.benchmarks:q} "
         "--out-dir {REPORT} > {log} 2>&1"
 
 
-rule prompt_scores:
-    input:
-        manifests=lambda wc: plan.runs([wc.arm], "manifest.json"),
-        benchmarks=[f for h in PROMPTED for f in plan.benchmark_files(h)],
-    output:
-        plan.results("prompts", "{style}", "{arm}", "scores.csv"),
-    log:
-        plan.results("logs", "prompts_{style}_{arm}.log"),
-    wildcard_constraints:
-        style=alternatives(plan.profile.eval.prompts),
-    threads: plan.threads("evaluate")
-    resources:
-        **plan.resources("evaluate"),
-    params:
-        evaluate=lambda wc: " && ".join(
-            f"{PYTHON} evals.run --harness {h} {plan.style_arguments(h, wc.arm, wc.style)}"
-            for h in PROMPTED
-            if plan.of_harness(h)
-        ),
-        records=lambda wc: plan.style_records(wc.arm, wc.style),
-    shell:
-        "( {params.evaluate} && {PYTHON} reports.scores --records {params.records} --out {output} ) > {log} 2>&1"
-
-
-rule prompt_styles:
-    input:
-        plan.style_scores(),
-    output:
-        csv=f"{REPORT}/prompts.csv",
-        md=report(
-            f"{REPORT}/prompts.md",
-            caption="../../reports/captions/prompts.rst",
-            category="Tables",
-        ),
-    log:
-        plan.results("logs", "prompt_styles.log"),
-    resources:
-        **plan.resources("report"),
-    params:
-        benchmarks=plan.prompted,
-        code=plan.report_code,
-    shell:
-        "{PYTHON} reports.prompt_styles --scores {input} --benchmarks {params.benchmarks} --out-dir {REPORT} > {log} 2>&1"
-
-
+# a measurement, not a part of the report: whoever reports again from a bundle has neither the benchmarks nor the pictures
 rule contamination:
     input:
         train=[plan.results("data", f"{stage}.jsonl") for stage in plan.used_stages],
         benchmarks=[f for h in PROMPTED for f in plan.benchmark_files(h)],
+        downloaded=plan.after_downloads(),
     output:
-        f"{REPORT}/contamination.json",
+        plan.results("contamination.json"),
     log:
         plan.results("logs", "contamination.log"),
     resources:
         **plan.resources("report"),
     params:
         benchmarks=",".join(plan.probed),
-        train=lambda wc, input: " ".join(f"--train {path}" for path in input.train),
+        train=lambda wc, input: [word for path in input.train for word in ("--train", path)],
         folder=plan.results("benchmarks"),
+        where=plan.probe_arguments(),
+        code=plan.code_of("evals", "contamination.py", "pictures.py", "training_texts.py"),
     shell:
-        "{PYTHON} reproduce.cli contamination --benchmarks {params.benchmarks} --benchmark-dir {params.folder} "
-        "{params.train} --out {output} > {log} 2>&1"
+        "{PYTHON} reproduce.cli contamination --benchmarks {params.benchmarks:q} --benchmark-dir {params.folder:q} "
+        "--if-there {params.where:q} {params.train:q} --out {output} > {log} 2>&1"
 
 
 rule page:
@@ -262,8 +225,11 @@ rule page:
         manifests=plan.runs(plan.arms, "manifest.json"),
         completions=plan.runs(plan.trained, "completions.jsonl"),
         timings=plan.timings(),
-        styles=[f"{REPORT}/prompts.csv"] if plan.profile.eval.prompts else [],
-        contamination=[f"{REPORT}/contamination.json"] if plan.probed else [],
+        styles=[f"{REPORT}/prompts.csv"] if plan.evaluations.styles else [],
+        protocols=(
+            [f"{REPORT}/protocols.csv"] if plan.evaluations.protocols else []
+        ),
+        contamination=[plan.results("contamination.json")] if plan.probed else [],
     output:
         report(
             f"{REPORT}/index.html",
@@ -276,16 +242,22 @@ rule page:
         **plan.resources("report"),
     params:
         benchmarks=list(plan.benchmarks),
-        optional=lambda wc, input: " ".join(
-            [f"--prompt-styles {path}" for path in input.styles]
-            + [f"--contamination {path}" for path in input.contamination]
-        ),
+        optional=lambda wc, input: [
+            word
+            for option, paths in {
+                "--prompt-styles": input.styles,
+                "--protocols": input.protocols,
+                "--contamination": input.contamination,
+            }.items()
+            for path in paths
+            for word in (option, path)
+        ],
         code=plan.report_code,
     shell:
         "{PYTHON} reports.page --out {output} --table {input.table} --contrasts {input.contrasts} "
         "--paper-tables {input.paper} --scores {input.scores} --players {input.players} --figures {input.figures} --images {input.images} "
         "--manifests {input.manifests} --completions {input.completions} --timings {input.timings} "
-        "{params.optional} --benchmarks {params.benchmarks} > {log} 2>&1"
+        "{params.optional:q} --benchmarks {params.benchmarks:q} > {log} 2>&1"
 
 
 rule readme:
@@ -328,5 +300,5 @@ rule check:
         out=plan.results("check"),
         code=plan.report_code,
     shell:
-        "{PYTHON} reports.gate --records {params.candidates} --against {params.baseline} --out {params.out} "
-        "--benchmarks {params.benchmarks} 2> {log}"
+        "{PYTHON} reports.gate --records {params.candidates:q} --against {params.baseline:q} --out {params.out:q} "
+        "--benchmarks {params.benchmarks:q} 2> {log}"

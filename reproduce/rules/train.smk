@@ -49,4 +49,4 @@ rule train:
         numerics=plan.numerics,
     shell:
         "{TRAIN} --config {input.config} --parent {input.parent} --prompts {input.prompts} "
-        "--out {params.out} > {log} 2>&1"
+        "--out {params.out:q} > {log} 2>&1"
