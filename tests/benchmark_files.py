@@ -1,6 +1,7 @@
-"""Small benchmark files in each tool's own format, generated: no text of any benchmark, every column that is read.
+"""Benchmark files in each tool's own format, generated: no text of any benchmark, every column that is read.
 
-The columns are those that VLMEvalKit's dataset classes and lm-eval's tasks read; the problems are sums.
+The columns are those that VLMEvalKit's dataset classes and lm-eval's tasks read; the problems are sums. Small as they
+are written; `full_rows` has as many rows as the benchmark.
 """
 
 from __future__ import annotations
@@ -16,6 +17,18 @@ from PIL import Image
 SEVEN = ("math500", "gpqa_diamond", "olympiadbench", "mathvision", "mathverse", "mmstar", "mathvista_mini")
 
 VERSIONS = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")
+
+SUBJECTS = {
+    "analytic geometry": 84, "combinatorial geometry": 308, "metric geometry - angle": 173, "metric geometry - area": 500,
+    "metric geometry - length": 449, "solid geometry": 244, "counting": 1282,
+}  # fmt: skip
+"""MathVision's subjects and their sizes; all but geometry in one."""
+
+MMSTAR = {
+    "coarse perception": (60, 110, 80), "fine-grained perception": (60, 110, 80), "instance reasoning": (60, 110, 80),
+    "logical reasoning": (60, 110, 80), "math": (60, 110, 80), "science & technology": (60, 110, 80),
+}  # fmt: skip
+"""MM-Star's six categories of 250 items, each with three sub-categories; the sizes of those are invented."""
 
 
 def png(number: int, size: tuple[int, int] = (56, 56)) -> str:
@@ -55,8 +68,26 @@ def table(path: Path, rows: list[dict], delimiter: str = "\t") -> Path:
     return path
 
 
+def full_rows(dataset: str) -> list[dict]:
+    """As many rows as the benchmark has, with its subjects, versions and categories in their sizes."""
+    makers = {
+        "math500": lambda: math500_rows(500),
+        "gpqa": lambda: gpqa_rows(198),
+        "olympiadbench": lambda: olympiadbench(1513),
+        "mathvision": lambda: mathvision(sizes=SUBJECTS),
+        "mathverse": lambda: mathverse(788),
+        "mmstar": lambda: mmstar(categories=MMSTAR),
+        "mathvista": lambda: mathvista(250),
+    }
+    return makers[dataset]()
+
+
 def math500(path: Path, n: int = 4) -> None:
-    rows = [
+    path.write_text("".join(json.dumps(row) + "\n" for row in math500_rows(n)), encoding="utf-8")
+
+
+def math500_rows(n: int) -> list[dict]:
+    return [
         {
             "problem": f"What is ${i} + {i}$?",
             "solution": f"Adding gives $\\boxed{{{2 * i}}}$.",
@@ -67,11 +98,15 @@ def math500(path: Path, n: int = 4) -> None:
         }
         for i in range(n)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def gpqa(path: Path, n: int = 6, reverse: bool = False) -> Path:
-    rows = [
+    rows = gpqa_rows(n)
+    return table(path, rows[::-1] if reverse else rows, ",")
+
+
+def gpqa_rows(n: int) -> list[dict]:
+    return [
         {
             "Record ID": f"rec{i}",
             "Question": f"Which number is {i} times ten?",
@@ -83,10 +118,10 @@ def gpqa(path: Path, n: int = 6, reverse: bool = False) -> Path:
         }
         for i in range(n)
     ]
-    return table(path, rows[::-1] if reverse else rows, ",")
 
 
-def olympiadbench() -> list[dict]:
+def olympiadbench(more: int = 0) -> list[dict]:
+    """Four that are asked and two that are not, then so many more without an image."""
     def row(index: int, source: str, **cells: str) -> dict:
         usual = {
             "index": index,
@@ -110,12 +145,13 @@ def olympiadbench() -> list[dict]:
         row(4, "OE_TO_physics_en_COMP"),
         row(5, "OE_MM_maths_zh_CEE"),
         row(6, "TP_MM_maths_en_COMP"),
+        *(row(7 + i, "OE_TO_maths_en_COMP", image="") for i in range(more)),
     ]
 
 
-def mathvision(times: int = 1) -> list[dict]:
-    subjects = ("analytic geometry", "combinatorial geometry", "metric geometry - angle", "metric geometry - area")
-    subjects += ("metric geometry - length", "solid geometry", "counting")
+def mathvision(times: int = 1, sizes: dict[str, int] | None = None) -> list[dict]:
+    """Every subject in turn, so many `times`; with `sizes` so many rows of each subject."""
+    subjects = [subject for subject in SUBJECTS for _ in range((sizes or {}).get(subject, 1))]
     rows = []
     for i, subject in enumerate(subjects * times):
         choices = ["one", "two", "three"] if i % 2 else []
@@ -135,6 +171,7 @@ def mathvision(times: int = 1) -> list[dict]:
 
 
 def mathverse(problems: int = 2) -> list[dict]:
+    """So many problems, each in five versions, every other one with options."""
     rows = []
     for problem in range(problems):
         for version in VERSIONS:
@@ -158,9 +195,15 @@ def mathverse(problems: int = 2) -> list[dict]:
     return rows
 
 
-def mmstar(per_category: tuple[int, ...] = (3, 1)) -> list[dict]:
+def mmstar(
+    per_category: tuple[int, ...] = (3, 1), categories: dict[str, tuple[int, ...]] | None = None
+) -> list[dict]:
+    """Sub-categories of these sizes, `sub 0`, `sub 1`, ..., the first of coarse perception, the others of math; with
+    `categories` those of each category."""
+    given = categories or {"coarse perception": per_category[:1], "math": per_category[1:]}
+    parts = [(category, n) for category, sizes in given.items() for n in sizes]
     rows = []
-    for number, n in enumerate(per_category):
+    for number, (category, n) in enumerate(parts):
         for _ in range(n):
             i = len(rows)
             options = {letter: f"thing {letter.lower()}{i}" for letter in "ABCD"}
@@ -171,7 +214,7 @@ def mmstar(per_category: tuple[int, ...] = (3, 1)) -> list[dict]:
                     "question": f"What is shown in place {i}?",
                     **options,
                     "answer": "ABCD"[i % 4],
-                    "category": "math" if number else "coarse perception",
+                    "category": category,
                     "l2_category": f"sub {number}",
                 }
             )
@@ -179,6 +222,8 @@ def mmstar(per_category: tuple[int, ...] = (3, 1)) -> list[dict]:
 
 
 def mathvista(times: int = 1) -> list[dict]:
+    """Four kinds of answers in turn."""
+
     def row(index: int, **cells: str) -> dict:
         usual = {
             "index": index,
@@ -193,19 +238,16 @@ def mathvista(times: int = 1) -> list[dict]:
         }
         return usual | cells
 
-    rows = []
-    for i in range(0, 4 * times, 4):
-        rows += [
-            row(i, answer="7", answer_type="integer"),
-            row(i + 1, answer="1.45", answer_type="float", precision="2"),
-            row(i + 2, answer="[2007, 2008]", answer_type="list"),
-            row(
-                i + 3,
-                answer="Yes",
-                answer_type="text",
-                question_type="multi_choice",
-                choices="['Yes', 'No']",
-                answer_option="A",
-            ),
-        ]
-    return rows
+    kinds = (
+        {"answer": "7", "answer_type": "integer"},
+        {"answer": "1.45", "answer_type": "float", "precision": "2"},
+        {"answer": "[2007, 2008]", "answer_type": "list"},
+        {
+            "answer": "Yes",
+            "answer_type": "text",
+            "question_type": "multi_choice",
+            "choices": "['Yes', 'No']",
+            "answer_option": "A",
+        },
+    )
+    return [row(i, **kinds[i % 4]) for i in range(4 * times)]

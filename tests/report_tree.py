@@ -1,19 +1,27 @@
-"""A synthetic results tree and its report, for the tests of both: the same bytes every time, hostile answers in it."""
+"""A results tree of canned answers and its report, for the tests of both: the same bytes every time.
+
+Evaluations are written by tests/canned.py; manifests and logs of training stand for what training would have written,
+hostile completions among them.
+"""
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import json
-from dataclasses import replace
+import shutil
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from evals.records import EvalRecord, Protocol, write_records
 from reports import page, paper_tables, plots, scores, tables
+from reproduce.micro.build import write_benchmark
+from tests import canned
 
 BENCHMARKS = [
     "micro_chain:text:Chain & sum",
@@ -29,42 +37,13 @@ SKILL = {"baseline": 0.40, "fre": 0.46, "mgt_only": 0.50, "two_stage": 0.58, "ra
 HOSTILE = "<script>alert(1)</script>\x00\ud800\u202e" + "</pre><img src=http://evil.example/x.png onerror=alert(2)>"
 
 
-def protocol(benchmark: str, **changes: object) -> Protocol:
-    return replace(
-        Protocol(
-            harness="micro",
-            harness_version="1",
-            task=benchmark,
-            task_version="1",
-            prompt="r1",
-            prompt_hash="0" * 16,
-            decoding={"temperature": 0},
-            backend="hf",
-            dtype="float32",
-            min_pixels=None,
-            max_pixels=None,
-            judge=None,
-            scorer="exact",
-            scorer_version="1",
-            aggregation="mean",
-            data_sha256="1" * 16,
-        ),
-        **changes,
-    )
-
-
-def png(item: int) -> bytes:
-    """The image of an item of micro_scene: one colour, told apart by it."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (56, 28), (40, (item * 29) % 256, 90 + item % 160)).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def write_images(path: Path, n: int) -> None:
-    """A benchmark file as VLMEvalKit has it."""
-    rows = [f"{i}\t{base64.b64encode(png(i)).decode()}\tWhat is {i} + {i}?\t{2 * i}\tnone\n" for i in range(n)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("index\timage\tquestion\tanswer\tcategory\n" + "".join(rows))
+def picture(item: int, n: int) -> Image.Image:
+    """The image of an item of micro_scene, whose file has n rows, as the page's script would get it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "micro_scene.tsv"
+        write_benchmark("micro_scene", n, canned.MICRO_SEED, path)
+        cell = path.read_text(encoding="utf-8").splitlines()[1 + item].split("\t")[1]
+    return Image.open(io.BytesIO(base64.b64decode(cell)))
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:
@@ -72,45 +51,12 @@ def write_jsonl(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
 
 
-def write_eval(folder: Path, benchmark: str, right: np.ndarray, answer: str = "", **changes: object) -> None:
-    """A record and its samples. right: (n,) 0/1."""
-    rows = [
-        {
-            "doc_id": i,
-            "doc": {"question": f"What is {i} + {i}?"},
-            "target": str(2 * i),
-            "resps": [[answer or f"<think>{i}</think><answer>{2 * i + 1 - int(r)}</answer>"]],
-            "filtered_resps": [str(2 * i + 1 - int(r))],
-            "accuracy": int(r),
-            "format": 1,
-            "category": "even" if i % 2 == 0 else "odd",
-            "length": 12,
-            "finish": "stop",
-        }
-        for i, r in enumerate(right)
-    ]
-    if benchmark == "micro_scene":
-        for row in rows:
-            row["doc"]["image_sha256"] = hashlib.sha256(png(row["doc_id"])).hexdigest()[:16]
-    write_jsonl(folder / "samples.jsonl", rows)
-    kinds = {"all": right, "even": right[::2], "odd": right[1::2]}
-    write_records(
-        folder / "record.json",
-        [
-            EvalRecord(
-                benchmark,
-                subset,
-                "accuracy",
-                float(r.mean()),
-                float(r.std(ddof=1) / len(r) ** 0.5),
-                len(r),
-                json.loads((folder.parents[1] / "manifest.json").read_text())["key"],
-                protocol(benchmark, **changes),
-                "samples.jsonl",
-            )
-            for subset, r in kinds.items()
-        ],
-    )
+def write_eval(folder: Path, answers: Iterable[canned.Answer], **options: object) -> None:
+    """The evaluation `folder` of a run: right or wrong (or what was said) per item, options of `canned.planned`."""
+    answers = list(answers)
+    job = canned.planned(folder.name, n=len(answers), **options)
+    manifest = json.loads((folder.parents[1] / "manifest.json").read_text(encoding="utf-8"))
+    canned.write_answers(folder.parent, job, answers, manifest["key"])
 
 
 def write_run(folder: Path, arm: str, seed: int, steps: int, rng: np.random.Generator) -> None:
@@ -175,7 +121,16 @@ def write_run(folder: Path, arm: str, seed: int, steps: int, rng: np.random.Gene
 
 
 def write_tree(root: Path, n: int = 40, seeds: tuple[int, ...] = (0, 1, 2), steps: int = 30) -> Path:
-    """A whole results/micro under `root`; the same bytes every time."""
+    """A whole results/micro under `root`; the same bytes every time: a copy, after the first of its kind."""
+    made = _tree(n, seeds, steps)
+    shutil.copytree(Path(made.name) / "results", root / "results", dirs_exist_ok=True)
+    return root / "results" / "micro"
+
+
+@functools.cache
+def _tree(n: int, seeds: tuple[int, ...], steps: int) -> tempfile.TemporaryDirectory[str]:
+    made = tempfile.TemporaryDirectory()
+    root = Path(made.name)
     rng = np.random.default_rng(7)
     easiness = {b: rng.beta(2, 2, n) - 0.5 for b in NAMES}
     for arm, skill in SKILL.items():
@@ -183,9 +138,9 @@ def write_tree(root: Path, n: int = 40, seeds: tuple[int, ...] = (0, 1, 2), step
             folder = root / "results" / "micro" / arm / str(seed)
             write_run(folder, arm, seed, steps, rng)
             for b in NAMES:
-                write_eval(folder / "eval" / b, b, (rng.random(n) < skill + easiness[b]).astype(int))
-    write_images(root / "results/micro/benchmarks/micro_scene.tsv", n)
-    return root / "results" / "micro"
+                write_eval(folder / "eval" / b, rng.random(n) < skill + easiness[b])
+    write_benchmark("micro_scene", n, canned.MICRO_SEED, root / "results/micro/benchmarks/micro_scene.tsv")
+    return made
 
 
 def records_of(results: Path, arm: str, seeds: tuple[int, ...] = (0, 1, 2)) -> list[str]:

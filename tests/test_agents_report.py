@@ -101,7 +101,7 @@ def level_means(root: Path, arm: str, benchmark: str) -> np.ndarray:
     """(seeds, levels), from the sample files alone."""
     runs = []
     for path in sorted(root.glob(f"results/x/{arm}/*/eval/{benchmark}/samples.jsonl")):
-        rows = pd.DataFrame([row.model_dump() for row in read_samples(path)])
+        rows = pd.DataFrame([(s.doc_id, s.value("score")) for s in read_samples(path)], columns=["doc_id", "score"])
         runs.append(rows.groupby("doc_id").score.mean().to_numpy())
     return np.array(runs)
 
@@ -229,14 +229,14 @@ def test_a_damaged_sample_is_named(root, monkeypatch, tmp_path):
     agents = parse_agents(["micro_football"])
     rows = headline(scores.read_scores([Path("results/x/baseline/scores.csv")]), agents)
     sample = json.loads(Path(rows.iloc[0].samples).read_text().splitlines()[0])
-    path = tmp_path / "samples.jsonl"
-    for damage, said in (
+    for damage, named in (
         ({"filtered_resps": ["action_fly"]}, "doc_id 0: cannot be redrawn"),
         ({"doc": {"id": "a", "level": "{}"}}, "doc_id 0: cannot be redrawn"),
-        ({"doc": None}, "samples.jsonl, line 1: `doc`"),
+        ({"doc": None}, "line 1: `doc`"),
     ):
+        path = tmp_path / "samples.jsonl"
         path.write_text(json.dumps(sample | damage) + "\n")
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=named):
             strips(rows.assign(samples=str(path)), agents, LIMITS)
 
 

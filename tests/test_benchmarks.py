@@ -322,14 +322,14 @@ def test_options_in_another_order_are_stored_as_lm_eval_asked_and_scored_them(tm
     (headline, *_) = run_jobs(lambda: replace(stub_model(), engine=engine), jobs, tmp_path / "base", options, "k")
     rows = samples_of(tmp_path / "base", jobs[0].name)
     assert headline.value == 0.75, "lm-eval's own metric"
-    verdicts = score_responses([(row["resps"][0][0], row["target"], tuple(row["doc"]["choices"])) for row in rows])
-    assert [verdict.accuracy for verdict in verdicts] == [row["accuracy"] for row in rows]
+    verdicts = score_responses([(row.response, row.target, row.doc.choices) for row in rows])
+    assert [verdict.accuracy for verdict in verdicts] == [row.accuracy for row in rows]
     asked = {int(sample.id): text_of(sample) for sample in engine.samples}
     for row in rows:
-        shown = [f"({letter}) {text}" for letter, text in zip("ABCD", row["doc"]["choices"], strict=True)]
-        assert "\n".join(shown) in asked[row["doc_id"]]
+        shown = [f"({letter}) {text}" for letter, text in zip("ABCD", row.doc.choices, strict=True)]
+        assert "\n".join(shown) in asked[row.doc_id]
     own = {p.id: p for p in prepare(find("gpqa_diamond"), tmp_path, None, None, tmp_path, any_data=True).problems}
-    assert any(own[row["doc"]["id"]].choices != tuple(row["doc"]["choices"]) for row in rows), "else nothing is tested"
+    assert any(own[row.doc.id].choices != row.doc.choices for row in rows), "else nothing is tested"
     answers = read_answers([tmp_path / "base"])
     assert sum(mark.correct for mark in SCORERS["option_match"].judge([(a.item, a.response) for a in answers])) == 30
     if protocol == "rule":  # once is enough: it starts lm-eval in a process of its own

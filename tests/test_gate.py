@@ -14,47 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from evals.records import EvalRecord, Protocol, write_records
 from lmmr1.types import UserError
 from reports import gate
-from reports.compare import MEAN, compare_folders, compare_published, verdicts_of
+from reports.comparable import differences
+from reports.compare import MEAN, compare_folders, compare_published, taken_of, verdicts_of
 from reports.folders import folder_scores
 from reports.rules import Rules, load_rules, rules
 from reports.statistics import Interval, difference_interval
-from reports.verdicts import judge, needed_items, protocol_distance
+from reports.verdicts import judge, needed_items
 from reproduce.cli import cli
 from reproduce.plan import ROOT
 from reproduce.published import registry
-
-PROTOCOL = {
-    "harness": "lm_eval", "harness_version": "1", "task": "t", "task_version": "1", "prompt": "none", "prompt_hash": "0" * 16,
-    "decoding": {"temperature": 0.0, "max_new_tokens": 64}, "backend": "hf", "dtype": "float32", "min_pixels": None, "max_pixels": None,
-    "judge": None, "scorer": "exact", "scorer_version": "1", "aggregation": "mean", "data_sha256": "1" * 16,
-}  # fmt: skip
+from tests import canned
 
 
-def write_eval(folder: Path, benchmark: str, right, ids=None, extra=None, order=None, **protocol) -> None:
-    """A record and its samples below folder/benchmark. right: (n,) 0/1; extra(i): more fields of a sample."""
-    right = np.asarray(right, float)
-    rows = [
-        {"doc_id": i if ids is None else ids[i], "accuracy": float(r), "category": "", **(extra(i) if extra else {})}
-        for i, r in enumerate(right)
-    ]
-    value = float(right.mean())
-    if protocol.get("aggregation") == "macro":
-        groups: dict[str, list[float]] = {}
-        for row in rows:
-            groups.setdefault(row["category"], []).append(row["accuracy"])
-        value = float(np.mean([np.mean(g) for g in groups.values()]))
-    target = folder / benchmark
-    target.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row) + "\n" for row in (rows if order is None else [rows[i] for i in order])]
-    (target / "samples.jsonl").write_text("".join(lines))
-    how = Protocol(**(PROTOCOL | {"task": benchmark} | protocol))
-    write_records(
-        target / "record.json",
-        [EvalRecord(benchmark, "all", "accuracy", value, 0.01, len(right), "key", how, "samples.jsonl")],
-    )
+def write_eval(folder: Path, benchmark: str, right: np.ndarray, **options: object) -> Path:
+    """An evaluation folder/benchmark; right: (n,) 0/1; options: of `canned.planned`. Returns that folder."""
+    return canned.write_answers(folder, canned.planned(benchmark, n=len(right), **options), np.asarray(right, bool))
 
 
 def answers(seed: int, n: int = 500, skill: float = 0.6) -> np.ndarray:
@@ -75,9 +51,9 @@ def worse(right: np.ndarray, points: float, seed: int = 9) -> np.ndarray:
     return np.where(np.isin(np.arange(len(right)), change), 0.0, right)
 
 
-def candidate(tmp_path, points: float, name: str = "candidate", **protocol) -> Path:
+def candidate(tmp_path, points: float, name: str = "candidate", **options) -> Path:
     for i, benchmark in enumerate(("micro_chain", "micro_table")):
-        write_eval(tmp_path / name, benchmark, worse(answers(i), points), **protocol)
+        write_eval(tmp_path / name, benchmark, worse(answers(i), points), **options)
     return tmp_path / name
 
 
@@ -166,15 +142,17 @@ def test_a_regression_is_never_called_where_the_interval_holds_the_margin(p, see
 
 
 def test_against_a_printed_row_it_is_unpaired_and_refuses_another_protocol(tmp_path):
-    write_eval(tmp_path / "mine", "math500", answers(0, skill=0.634))
+    right = np.arange(500) < 317  # as many as printed
+    write_eval(tmp_path / "mine", "math500", right, role="baseline", max_new_tokens=64)
     with pytest.raises(UserError) as error:
         gate.check([tmp_path / "mine"], "qwen")
-    assert "table1.qwen.math500" in str(error.value) and "max_new_tokens: 64, printed: 8192" in str(error.value)
+    assert "table1.qwen.math500" in str(error.value)
+    for difference in ("max_new_tokens: 64, printed: 8192", "prompt: r1, printed: cot"):
+        assert difference in str(error.value)
     (row,) = gate.check([tmp_path / "mine"], "qwen", cross_protocol=True)
     assert row.difference.seeds == (1, 0) and row.difference.second == pytest.approx(0.634)
     assert row.difference.interval.half_width > 0.055 and row.verdict == "inconclusive"
-    paper = {"decoding": {"temperature": 0.0, "max_new_tokens": 8192}, "prompt": "paper"}
-    write_eval(tmp_path / "theirs", "math500", answers(0, skill=0.2), **paper)
+    write_eval(tmp_path / "theirs", "math500", answers(0, skill=0.2), role="baseline", protocol="paper")
     (row,) = gate.check([tmp_path / "theirs"], "qwen")
     assert row.verdict == "regression"
 
@@ -215,8 +193,9 @@ def test_records_need_no_torch(base, tmp_path):
 
 
 def test_compare_pairs_by_item_whatever_the_order(base, tmp_path):
-    mixed = np.random.default_rng(1).permutation(500)
-    write_eval(tmp_path / "other", "micro_chain", worse(answers(0), 5), order=mixed)
+    canned.reorder(
+        write_eval(tmp_path / "other", "micro_chain", worse(answers(0), 5)), np.random.default_rng(1).permutation(500)
+    )
     write_eval(tmp_path / "same", "micro_chain", worse(answers(0), 5))
     got, want = (compare_folders(tmp_path / f, base, ["micro_chain"], False)[0] for f in ("other", "same"))
     assert got.interval == want.interval and got.interval.pairs.lost == 25 and got.interval.pairs.gained == 0
@@ -224,17 +203,17 @@ def test_compare_pairs_by_item_whatever_the_order(base, tmp_path):
 
 @pytest.mark.parametrize("ids", [[f"x{i}" for i in range(500)], [*range(499), 777]])
 def test_other_items_are_refused(base, tmp_path, ids):
-    write_eval(tmp_path / "other", "micro_chain", answers(0), ids=ids)
+    folder = write_eval(tmp_path / "other", "micro_chain", answers(0))
+    canned.change_rows(folder, lambda row: row.update(doc_id=ids[row["doc_id"]]))
     done = invoke("compare", tmp_path / "other", base, "--benchmarks", "micro_chain")
     assert isinstance(done.exception, UserError) and "other items than" in str(done.exception)
 
 
 def test_other_protocols_are_refused_unless_allowed(base, tmp_path):
-    folder = candidate(tmp_path, 0.4, scorer="another")
+    folder = candidate(tmp_path, 0.4, max_new_tokens=32)
     done = invoke("compare", folder, base)
-    assert (
-        isinstance(done.exception, UserError) and "scorer: " in str(done.exception) and "another" in str(done.exception)
-    )
+    assert isinstance(done.exception, UserError)
+    assert "differ in decoding: " in str(done.exception) and "'max_new_tokens': 32" in str(done.exception)
     assert invoke("compare", folder, base, "--allow-cross-protocol").exit_code == 0
     assert isinstance(invoke("check", "--records", folder, "--against", base).exception, UserError)
 
@@ -250,29 +229,43 @@ def test_compare_prints_rules_verdicts_and_json(base, tmp_path):
 
 
 def test_shared_problems_widen_the_interval(tmp_path):
-    """Five versions of 40 problems, all versions of a problem answered alike; macro over two categories as well."""
+    """MathVerse: five versions of 788 problems, all versions of a problem answered alike, or as many at random."""
     rng = np.random.default_rng(3)
-    per_problem = np.repeat((rng.random(40) < 0.5).astype(float), 5)
-    change = np.repeat(rng.random(40) < 0.2, 5)
-    better = np.where(change, 1.0, per_problem)
-    problem = lambda i: {"doc": {"problem": f"p{i // 5}"}, "category": "a" if i < 60 else "b"}
-    for name, extra, how in (
-        ("plain", None, {}),
-        ("versions", problem, {}),
-        ("macro", problem, {"aggregation": "macro"}),
-    ):
-        write_eval(tmp_path / name / "new", "micro_chain", better, extra=extra, **how)
-        write_eval(tmp_path / name / "old", "micro_chain", per_problem, extra=extra, **how)
-    plain, versions, macro = (
-        compare_folders(tmp_path / n / "new", tmp_path / n / "old", None, False)[0]
-        for n in ("plain", "versions", "macro")
-    )
-    assert plain.bootstrap is None and versions.interval.half_width > 1.8 * plain.interval.half_width
-    low, high = versions.bootstrap
-    assert (high - low) / 2 == pytest.approx(versions.interval.half_width, rel=0.15)
-    difference = better - per_problem
-    assert macro.interval.mean == pytest.approx((difference[:60].mean() + difference[60:].mean()) / 2)
-    assert macro.bootstrap[0] < macro.interval.mean < macro.bootstrap[1]
+    old = np.repeat(rng.random(788) < 0.5, 5)
+    new = old | np.repeat(rng.random(788) < 0.2, 5)
+    mixed = rng.permutation(len(old))  # the same answers, on items that share nothing
+    for name, of in (("alike", slice(None)), ("mixed", mixed)):
+        for side, right in (("new", new), ("old", old)):
+            write_eval(tmp_path / name / side, "mathverse", right[of])
+    alike, mixed = (compare_folders(tmp_path / n / "new", tmp_path / n / "old", None, False)[0] for n in ("alike", "mixed"))
+    assert alike.interval.mean == mixed.interval.mean
+    assert alike.interval.half_width > 1.8 * mixed.interval.half_width
+    for found in (alike, mixed):
+        low, high = found.bootstrap
+        assert (high - low) / 2 == pytest.approx(found.interval.half_width, rel=0.1)
+    write_eval(tmp_path / "plain/new", "micro_chain", answers(0))
+    write_eval(tmp_path / "plain/old", "micro_chain", answers(1))
+    assert compare_folders(tmp_path / "plain/new", tmp_path / "plain/old", None, False)[0].bootstrap is None
+
+
+def test_a_macro_average_is_compared_category_by_category(tmp_path):
+    """MM-Star under the paper's protocol: 18 sub-categories of unequal size, each with a gain of its own."""
+    problems = canned.planned("mmstar", "paper").measurement.prepared.problems
+    names = np.array([p.category for p in problems])
+    rng = np.random.default_rng(4)
+    old = rng.random(1500) < 0.5
+    gains = {name: k / 18 for k, name in enumerate(dict.fromkeys(names))}
+    new = old | (rng.random(1500) < [gains[name] for name in names])
+    for side, right in (("new", new), ("old", old)):
+        write_eval(tmp_path / side, "mmstar", right, protocol="paper")
+    (found,) = compare_folders(tmp_path / "new", tmp_path / "old", None, False)
+    difference = new.astype(float) - old
+    parts = [difference[names == name] for name in gains]
+    assert found.interval.mean == pytest.approx(np.mean([part.mean() for part in parts]))
+    error = np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)) / len(parts)  # what differs between parts is none
+    assert found.interval.half_width == pytest.approx(1.96 * error, rel=0.03)
+    low, high = found.bootstrap
+    assert (high - low) / 2 == pytest.approx(found.interval.half_width, rel=0.1)
 
 
 def test_folders_of_several_shapes(tmp_path):
@@ -316,16 +309,17 @@ def test_the_n_that_would_do_would_do():
     assert needed_items(Interval(0, -0.1, 0.1, 1, 1e-4, 1e-2, 5), 0.02, 500, 0.8) is None
 
 
-def test_a_printed_value_and_a_measurement_differ_in_what():
+def test_a_printed_value_and_a_measurement_differ_in_what(tmp_path):
     cell = registry().cell("table1.fre_text.mathverse")
-    assert protocol_distance(PROTOCOL, 500, cell, ("n", "judge")) == [
+    write_eval(tmp_path / "rule", "mathverse", answers(0, 500))
+    write_eval(tmp_path / "paper", "mathverse", answers(0, 3940), protocol="paper")
+    rule, paper = (taken_of(folder_scores(tmp_path / name, name).iloc[0]) for name in ("rule", "paper"))
+    assert differences(rule, cell, ("n", "judge")) == [
         "n: 500, printed: 3940",
-        "judge: none, printed: Qwen2.5-14B-Instruct, temperature 0.6",
+        "judge: none, printed: Qwen2.5-14B-Instruct (compare 0.6, extract 0)",
     ]
-    assert not protocol_distance(
-        PROTOCOL | {"judge": cell.protocol["judge"]}, 3940, cell, ("n", "judge", "aggregation")
-    )
-    assert any(d.startswith("harness: lm_eval") for d in protocol_distance(PROTOCOL, 3940, cell))
+    assert differences(paper, cell, rules().must_match_score) == []
+    assert differences(paper, cell, ("harness",)) == ["harness: vlmevalkit, printed: lmms-eval (the authors' fork)"]
 
 
 def test_holm_runs_over_the_benchmarks_of_a_family(base, tmp_path):
@@ -355,8 +349,11 @@ def test_rules_are_checked(tmp_path):
 
 
 def test_published_comparison_uses_clusters_and_all_benchmarks(tmp_path):
-    write_eval(tmp_path / "m", "math500", answers(0))
-    write_eval(tmp_path / "m", "mathverse", answers(1, 1000), extra=lambda i: {"doc": {"problem": i // 5}})
+    right = np.repeat(np.random.default_rng(1).random(788) < 0.6, 5)
+    write_eval(tmp_path / "m", "math500", answers(0), role="baseline")
+    write_eval(tmp_path / "m", "mathverse", right, role="baseline")
     found = compare_published(folder_scores(tmp_path / "m", "m"), "qwen", registry(), rules(), cross_protocol=True)
     assert [d.column for d in found] == ["math500", "mathverse", MEAN]
     assert found[2].second == pytest.approx((0.634 + 0.3464) / 2)
+    per_problem = right.reshape(788, 5).mean(axis=1)
+    assert found[1].interval.half_width > 1.96 * per_problem.std(ddof=1) / 788**0.5  # and the printed number's error

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.report_tree import HOSTILE, NAMES, SKILL, build, write_jsonl, write_tree
+from tests import canned
+from tests.report_tree import HOSTILE, NAMES, SKILL, build, write_tree
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `dev`)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -50,14 +51,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         results = write_tree(root, n=ITEMS)
         for arm in SKILL:
-            poison(results / arm / "0/eval/micro_chain/samples.jsonl")
+            poison(results / arm / "0/eval/micro_chain")
         return build(results) / "index.html"
 
 
-def poison(path: Path) -> None:
-    """Put an attack into every text of the first items of a sample file; ids stay those of the other seeds."""
-    rows = read(path)
-    for row, attack in zip(rows, [*ATTACKS, *QUIET, HOSTILE], strict=False):
+def poison(folder: Path) -> None:
+    """Put an attack into every text of the first items of an evaluation; ids stay those of the other seeds."""
+    attacks = iter([*ATTACKS, *QUIET, HOSTILE])
+
+    def attacked(row: dict) -> None:
+        if (attack := next(attacks, None)) is None:
+            return
         row["doc"]["question"] = f"{attack} question"
         row |= {
             "resps": [[f"{attack} answer"]],
@@ -65,7 +69,8 @@ def poison(path: Path) -> None:
             "category": attack.replace("\ud800", ""),
             "note": attack,
         }
-    write_jsonl(path, rows)
+
+    canned.change_rows(folder, attacked)
 
 
 def read(path: Path) -> list[dict]:
@@ -208,13 +213,18 @@ def test_changes_between_arms(opened, report, change, before, after):
     assert int(both.split()[-2]) > changed
 
 
-def test_text_search_reads_questions_and_answers(opened):
+def test_text_search_reads_questions_and_answers(opened, report):
     page, _ = opened
-    page.fill("#filter [name=text]", "what is 27 + 27")
-    sync_api.expect(page.locator("#count")).to_have_text("35 answers to 7 questions")
-    assert page.inner_text("#list mark >> nth=0") == "What is 27 + 27"
-    page.fill("#filter [name=text]", "<ANSWER>54</")  # the right answer to it
-    sync_api.expect(page.locator("#list mark").first).to_have_text("<answer>54</")
+    folder = report.parents[1] / "fre/0/eval"
+    questions = [r["doc"]["question"] for name in NAMES for r in read(folder / name / "samples.jsonl")]
+    asked = read(folder / "micro_table/samples.jsonl")[27]
+    text, gold = asked["doc"]["question"], asked["target"]
+    same = sum(text.lower() in question.lower() for question in questions)
+    page.fill("#filter [name=text]", text.upper())
+    sync_api.expect(page.locator("#count")).to_have_text(f"{5 * same} answers to {same} questions")
+    assert page.inner_text("#list mark >> nth=0") == text
+    page.fill("#filter [name=text]", f"<ANSWER>THE answer is {gold},")  # the right answer to it, and to others
+    sync_api.expect(page.locator("#list mark").first).to_have_text(f"<answer>The answer is {gold},")
     assert {r for *_, r in shown(page)} == {1}
     page.fill("#filter [name=text]", "no such text anywhere")
     sync_api.expect(page.locator("#list article")).to_have_count(0)
@@ -376,11 +386,12 @@ def test_a_report_of_ten_thousand_answers_is_small_and_loads(browser, tmp_path, 
         f"{a}{b}" for a in ("sum", "angle", "so", "we", "get", "thus") for b in ("", "s", "ly", "12", " = x^2", ".\n")
     ]
     rng = random.Random(1)
+
+    def longer(row: dict) -> None:
+        row["resps"] = [[" ".join(rng.choices(words, k=180)) + row["resps"][0][0]]]
+
     for path in results.glob("*/0/eval/*/samples.jsonl"):
-        rows = read(path)
-        for row in rows:
-            row["resps"] = [[" ".join(rng.choices(words, k=180)) + row["resps"][0][0]]]
-        write_jsonl(path, rows)
+        canned.change_rows(path.parent, longer)
     file = build(results, seeds=(0,)) / "index.html"
     assert file.stat().st_size < 20_000_000
     page, seen = visit(browser, file)

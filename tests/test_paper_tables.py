@@ -14,85 +14,85 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evals.records import EvalRecord, Protocol, write_records
+from evals.plan import Job
+from evals.samples import read_samples
 from reports import evidence_plots, paper_tables, scores, tables
 from reports.rules import rules
 from reproduce.plan import ROOT
-from reproduce.published import registry
+from reproduce.published import Cell, registry
+from tests import canned
+from tests.benchmark_files import SEVEN, SUBJECTS, VERSIONS
 
-VERSIONS = ["Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only"]
-SUBJECTS = {
-    "analytic geometry": 84, "combinatorial geometry": 308, "solid geometry": 244, "metric geometry - angle": 173,
-    "metric geometry - area": 500, "metric geometry - length": 449, "algebra": 1282,
-}  # fmt: skip
-PAPER = {"prompt": "paper", "judge": None, "decoding": {"temperature": 0.0, "max_new_tokens": 8192}}
-IMAGES = {"prompt": "paper", "decoding": {"temperature": 0.0, "max_new_tokens": 4096}}
+BENCHMARKS = list(SEVEN)
+ARMS = {"baseline": "qwen", "two_stage": "mgt_geo", "random_reward": "qwen"}
+"""Arm -> the printed row whose counts it reproduces."""
 
 
-def write_eval(
-    folder: Path, benchmark: str, right: np.ndarray, categories: list[str], problems=None, **protocol
-) -> None:
-    """record.json and samples.jsonl of one run, with a record per category as evals.scoring.to_records makes them."""
-    base = {
-        "harness": "h", "harness_version": "1", "task": benchmark, "task_version": "1", "prompt": "none", "prompt_hash": "0" * 16,
-        "decoding": {"temperature": 0.0, "max_new_tokens": 64}, "backend": "hf", "dtype": "float32", "min_pixels": None,
-        "max_pixels": None, "judge": None, "scorer": "s", "scorer_version": "1", "aggregation": "mean", "data_sha256": "1" * 16,
-    }  # fmt: skip
-    how = Protocol(**(base | protocol))
-    target = folder / "eval" / benchmark
-    target.mkdir(parents=True)
-    rows = [
-        {
-            "doc_id": i,
-            "doc": {"problem": problems[i]} if problems is not None else {},
-            "accuracy": float(r),
-            "category": c,
-        }
-        for i, (r, c) in enumerate(zip(right, categories, strict=True))
-    ]
-    (target / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    subsets = {"all": right} | {c: right[np.array(categories) == c] for c in dict.fromkeys(categories) if c}
-    make = lambda name, r: EvalRecord(
-        benchmark, name, "accuracy", float(r.mean()), 0.0, len(r), "k", how, "samples.jsonl"
-    )
-    write_records(target / "record.json", [make(name, r) for name, r in subsets.items()])
+def cell(name: str) -> Cell:
+    return registry().cell(name)
 
 
-def printed_answers(k: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    return rng.permutation(np.arange(n) < k).astype(float)
+def counts_of(benchmark: str, row: str, sizes: dict[str, int]) -> dict[str, int]:
+    """Right answers per category as the row prints them; where only a mean is printed, every category has that share."""
+    if benchmark == "mathverse":
+        return dict(zip(VERSIONS, (cell(f"table2.{row}.{c}").count for c in ("td", "tl", "vi", "vd", "vo")), strict=True))
+    if benchmark == "mathvision":
+        parts = {f"{c} geometry": cell(f"table2.{row}.{k}").count for c, k in KEYS.items()}
+        metric = cell(f"table2.{row}.metric").value / 100
+        parts |= {name: round(metric * n) for name, n in SUBJECTS.items() if name.startswith("metric")}
+        return parts | {"counting": cell(f"table1.{row}.mathvision").count - sum(parts.values())}
+    if benchmark == "mmstar":
+        return {name: round(cell(f"table1.{row}.mmstar").value / 100 * n) for name, n in sizes.items()}
+    return {"": cell(f"table1.{row}.{COLUMNS[benchmark]}").count}
+
+
+KEYS = {"analytic": "analytic", "combinatorial": "combinatorial", "solid": "solid"}
+COLUMNS = {spec.benchmark: name for name, spec in registry().tables["table1"].columns.items() if spec.benchmark}
+
+
+def printed_answers(job: Job, row: str, rng: np.random.Generator) -> np.ndarray:
+    """(n,) as many right answers as printed, on random items of each category."""
+    names = np.array([p.category for p in job.measurement.prepared.problems])
+    counts = counts_of(job.name, row, {name: int((names == name).sum()) for name in dict.fromkeys(names)})
+    found = np.zeros(job.n, bool)
+    for name, k in counts.items():
+        found[rng.permutation(np.flatnonzero(names == name) if name else np.arange(job.n))[:k]] = True
+    return found
+
+
+def evaluate(arm: str, seed: int, benchmark: str, answers, **options: object) -> None:
+    """One evaluation of a run, in the words that the arm is asked in."""
+    category = options.pop("category", None)
+    job = canned.planned(benchmark, role="baseline" if arm == "baseline" else "trained", **options)
+    if category:
+        job = canned.restricted(job, lambda problem: problem.category == category)
+    found = answers(job) if callable(answers) else answers
+    canned.write_answers(Path("results/paper") / arm / str(seed) / "eval", job, found, f"{arm}-{seed}")
+
+
+def collect(arm: str) -> None:
+    records = [str(p) for p in sorted(Path(f"results/paper/{arm}").glob("*/eval/*/record.json"))]
+    scores.main(["--out", f"results/paper/{arm}/scores.csv", "--records", *records])
 
 
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory) -> Path:
-    """Runs that got exactly as many answers right as the paper prints, but two_stage on MATH-500, which is far better."""
+    """Runs under the paper's protocol with as many right answers as the paper prints, but two_stage on MATH-500, which is
+    far better. The arms were asked about MathVision by rule, without a judge."""
     root = tmp_path_factory.mktemp("paper")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         rng = np.random.default_rng(0)
-        for arm, row in (("baseline", "qwen"), ("two_stage", "mgt_geo"), ("random_reward", "qwen")):
-            folder = Path("results/paper") / arm / "0"
-            count = lambda column, row=row: (
-                registry().cell(f"{column.split('.')[0]}.{row}.{column.split('.')[1]}").count
-            )
-            k = 460 if arm == "two_stage" else count("table1.math500")
-            write_eval(folder, "math500", printed_answers(k, 500, rng), [""] * 500, **PAPER)
-            right = np.concatenate(
-                [printed_answers(count(f"table2.{c}"), 788, rng) for c in ("td", "tl", "vi", "vd", "vo")]
-            )
-            names, problems = list(np.repeat(VERSIONS, 788)), [f"p{i % 788}" for i in range(3940)]
-            judge = registry().cell("table1.qwen.mathverse").protocol["judge"]
-            write_eval(folder, "mathverse", right, names, problems, judge=judge, **IMAGES)
-            sizes = list(SUBJECTS.items())
-            right = np.concatenate([printed_answers(round(0.26 * n), n, rng) for _, n in sizes])
-            write_eval(folder, "mathvision", right, [s for s, n in sizes for _ in range(n)], **IMAGES)
-            records = [str(p) for p in sorted(folder.glob("eval/*/record.json"))]
-            scores.main(["--out", f"results/paper/{arm}/scores.csv", "--records", *records])
+        for arm, row in ARMS.items():
+            for benchmark in BENCHMARKS:
+                how = "rule" if benchmark == "mathvision" else "paper"
+                right = lambda job, row=row: printed_answers(job, row, rng)
+                if (arm, benchmark) == ("two_stage", "math500"):
+                    right = rng.permutation(np.arange(500) < 460)
+                evaluate(arm, 0, benchmark, right, protocol=how)
+            collect(arm)
         paper_tables.main(["--out-dir", "out", "--scores", *files(root), "--benchmarks", *BENCHMARKS])
     return root
-
-
-BENCHMARKS = ["math500:text:MATH-500", "mathvision:mm_reasoning:MathVision", "mathverse:mm_reasoning:MathVerse"]
-ARMS = ("baseline", "two_stage", "random_reward")
 
 
 def files(root: Path) -> list[str]:
@@ -116,10 +116,28 @@ def test_verdicts_follow_the_numbers(paper):
     gain = found.loc[("gain", "mgt_geo", "two_stage", "math500")]
     assert gain.published == pytest.approx(2.4) and gain.measured == pytest.approx(28.6) and gain.verdict == "higher"
     other = found.loc[("score", "qwen", "baseline", "mathvision")]
-    assert (other.verdict, other.reason) == ("not comparable", "judge: none, printed: Qwen2.5-14B-Instruct")
+    assert (other.verdict, other.reason) == (
+        "not comparable",
+        "prompt: r1, printed: cot; judge: none, printed: Qwen2.5-14B-Instruct (extract 0)",
+    )
     assert found.loc[("score", "", "random_reward", "math500")].reason == "no published value"
     assert found.loc[("score", "fre_multi", "", "math500")].published == 61.8
-    assert found.loc[("score", "qwen", "baseline", "gpqa")].verdict == ""
+    assert found.loc[("score", "fre_multi", "", "gpqa")].verdict == ""
+
+
+def test_everything_that_was_measured_as_printed_is_comparable(paper):
+    """All columns of Table 1 but MathVision's, both ends of a gain and the averages."""
+    found = cells(paper, "table1")
+    for column in registry().tables["table1"].columns:
+        for arm, row in (("baseline", "qwen"), ("two_stage", "mgt_geo")):
+            one = found.loc[("score", row, arm, column)]
+            comparable = column not in ("mathvision", "mm_avg")
+            assert (one.verdict != "not comparable") == comparable, (column, one.reason)
+            if (column, arm) not in (("math500", "two_stage"), ("text_avg", "two_stage")):
+                slack = {"mmstar": 0.5, "mm_avg": 0.2}.get(column, 0.006)  # its parts are rounded to items
+                assert one.measured == pytest.approx(one.published, abs=slack), column
+    gain = found.loc["gain"].loc["mgt_geo"].loc["two_stage"].reason
+    assert "change of prompt" not in gain["math500"] and "change of prompt cot -> paper" in gain["olympiadbench"]
 
 
 def test_table_2_is_cut_from_the_same_records(paper):
@@ -128,8 +146,8 @@ def test_table_2_is_cut_from_the_same_records(paper):
         cell = found.loc[("score", "mgt_geo", "two_stage", column)]
         assert cell.measured == pytest.approx(cell.published, abs=0.006), column
         assert cell.n == (3940 if column == "mathverse_avg" else 788)
-    items = sorted((paper / "results/paper/two_stage/0/eval/mathvision/samples.jsonl").read_text().splitlines())
-    rows = pd.DataFrame([json.loads(x) for x in items])
+    samples = read_samples(paper / "results/paper/two_stage/0/eval/mathvision/samples.jsonl")
+    rows = pd.DataFrame([(s.category, s.value("accuracy")) for s in samples], columns=["category", "accuracy"])
     metric = rows[rows.category.str.startswith("metric")].groupby("category").accuracy.mean()
     assert found.loc[("score", "mgt_geo", "two_stage", "metric")].measured == pytest.approx(
         100 * metric.mean(), abs=1e-3
@@ -146,10 +164,9 @@ def test_table_2_is_cut_from_the_same_records(paper):
 def test_versions_of_a_problem_are_one_cluster(paper):
     found = cells(paper, "table1")
     cell = found.loc[("score", "qwen", "baseline", "mathverse")]
-    samples = pd.DataFrame(
-        [json.loads(x) for x in (paper / "results/paper/baseline/0/eval/mathverse/samples.jsonl").open()]
-    )
-    by_problem = samples.assign(problem=[d["problem"] for d in samples.doc]).groupby("problem").accuracy.mean()
+    samples = list(read_samples(paper / "results/paper/baseline/0/eval/mathverse/samples.jsonl"))
+    by_problem = pd.Series([s.value("accuracy") for s in samples]).groupby([s.problem for s in samples]).mean()
+    assert len(by_problem) == 788
     half = 100 * 1.963 * by_problem.std(ddof=1) / 788**0.5  # t(787)
     assert (cell.high - cell.low) / 2 == pytest.approx(half, rel=0.01)
 
@@ -219,11 +236,10 @@ def test_benchmarks_that_the_paper_does_not_have(paper, tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     for arm in ("baseline", "two_stage"):
         for seed in (0,) if arm == "baseline" else (0, 1):
-            folder = Path(f"results/paper/{arm}/{seed}")
-            write_eval(folder, "micro_chain", printed_answers(30, 60, rng), ["a", "b"] * 30)
-            write_eval(folder, "micro_most", printed_answers(40, 60, rng), ["a"] * 60)
-        records = [str(p) for p in sorted(Path(f"results/paper/{arm}").glob("*/eval/*/record.json"))]
-        scores.main(["--out", f"results/paper/{arm}/scores.csv", "--records", *records])
+            evaluate(arm, seed, "micro_chain", rng.permutation(np.arange(60) < 30), n=60)
+            # a file of one category, which has no parts to show
+            evaluate(arm, seed, "micro_most", lambda job: rng.random(job.n) < 0.6, n=60, category="colour")
+        collect(arm)
     names = ["--scores", *files(tmp_path)[:2], "--benchmarks", "micro_chain", "micro_most"]
     paper_tables.main(["--out-dir", "out", *names])
     found = cells(tmp_path, "table1").reset_index()
@@ -269,7 +285,7 @@ def test_order_of_sample_lines_does_not_matter(paper, tmp_path, monkeypatch):
     shutil.copytree(paper / "results", tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     for path in Path("results").rglob("samples.jsonl"):
-        path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+        canned.reorder(path.parent)
     paper_tables.main(["--out-dir", "out", "--scores", *files(tmp_path), "--benchmarks", *BENCHMARKS])
     for table in ("table1", "table2", "table3"):
         assert (tmp_path / f"out/paper_{table}.csv").read_bytes() == (paper / f"out/paper_{table}.csv").read_bytes()

@@ -34,8 +34,7 @@ def write_styles(root, n=60):
             folder.mkdir(parents=True)
             (folder / "manifest.json").write_text(json.dumps({"key": f"{arm}-{seed}"}))
             for name, skill in zip(NAMES, skills, strict=True):
-                right = (easiness[name] < skill + 0.02 * seed).astype(int)
-                write_eval(folder / "eval" / name, name, right, prompt=style)
+                write_eval(folder / "eval" / name, easiness[name] < skill + 0.02 * seed, prompt=style)
                 records.append(str(folder / "eval" / name / "record.json"))
         files.append(str(arm_folder / "scores.csv"))
         scores.main(["--out", files[-1], "--records", *records])

@@ -1,12 +1,11 @@
 """Contract: answers that were cut off or not found are counted per arm and benchmark."""
 
-import json
-
 import pandas as pd
 import pytest
 
 from lmmr1.types import UserError
 from reports.quality import markdown, rates
+from tests import canned
 
 
 def scores(folder, **arms):
@@ -14,10 +13,11 @@ def scores(folder, **arms):
     rows = []
     for arm, (n, cut, lost) in arms.items():
         for seed in (0, 1):
-            path = folder / f"{arm}-{seed}.jsonl"
-            notes = [("length" if i < cut else "stop", "no_answer" if i < lost else "different") for i in range(n)]
-            path.write_text("".join(json.dumps({"finish": f, "note": note}) + "\n" for f, note in notes))
-            rows.append({"arm": arm, "benchmark": "b", "samples": str(path)})
+            # a think block alone holds no answer
+            texts = ["<think>So.</think>" if i < lost else "<answer>none</answer>" for i in range(n)]
+            said = [canned.Said(text, "length" if i < cut else "stop") for i, text in enumerate(texts)]
+            out = canned.write_answers(folder / f"{arm}-{seed}", canned.planned("micro_chain", n=n), said)
+            rows.append({"arm": arm, "benchmark": "b", "samples": str(out / "samples.jsonl")})
     return pd.DataFrame(rows)
 
 
@@ -37,6 +37,6 @@ def test_arms_that_differ_are_flagged(tmp_path):
 
 def test_a_missing_sample_file_is_named(tmp_path):
     frame = scores(tmp_path, fre=(10, 0, 0))
-    (tmp_path / "fre-1.jsonl").unlink()
-    with pytest.raises(UserError, match=r"fre-1\.jsonl: no such file"):
+    canned.unseal(tmp_path / "fre-1/micro_chain").unlink()
+    with pytest.raises(UserError, match=r"fre-1/micro_chain/samples\.jsonl: no such file"):
         rates(frame)

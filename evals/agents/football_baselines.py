@@ -63,11 +63,11 @@ def _play(player: Any, tasks: Sequence[Task], cfg: FootballEval, batch_size: int
     """The levels' mean scores; prints a line."""
     rows = run(scripted(player), tasks, cfg, batch_size, folder, pictures=False)
     mean, stderr, n = level_mean(rows, "score")
-    goals, failed = (sum(row[key] for row in rows) for key in ("accuracy", "failed"))
-    parts = ", ".join(f"{term} {fmean(row['parts'].get(term, 0.0) for row in rows):.2f}" for term in rows[0]["parts"])
+    goals, failed = sum(row.value("accuracy") for row in rows), sum(row.failed for row in rows)
+    parts = ", ".join(f"{term} {fmean(row.parts.get(term, 0.0) for row in rows):.2f}" for term in rows[0].parts)
     print(f"{player.__name__}: {mean:.2f} +- {stderr:.2f} ({n} levels, {len(rows)} episodes, {goals:.0f} goals, "
           f"{failed} failed; {parts})")  # fmt: skip
-    return [level_mean([row for row in rows if row["doc_id"] == i], "score")[0] for i in range(n)]
+    return [level_mean([row for row in rows if row.doc_id == i], "score")[0] for i in range(n)]
 
 
 def _write_pictures(tasks: Sequence[Task], cfg: FootballEval, log: Path, folder: Path) -> None:
