@@ -4,7 +4,6 @@ model's text; a gain is said to exist under a scorer only where its test says so
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -298,11 +297,14 @@ def test_different_golds_for_one_item_are_refused():
 
 
 def test_options_in_another_order_are_the_same_problem_and_other_options_are_not():
-    one, two = Item("q", "A", ("cat", "big  dog")), Item("q", "B", ("big dog", "cat"))
-    rows = [StoredAnswer("gpqa_diamond", arm, "", item, "B") for arm, item in (("baseline", one), ("arm", two))]
-    _check_golds("gpqa_diamond", rows)
+    def answer(arm, target, *choices):
+        row = SampleRow(doc_id=0, doc=Doc(id="q", choices=choices), target=target, resps=(("B",),))
+        return StoredAnswer("gpqa_diamond", arm, "", row)
+
+    one, two = answer("baseline", "A", "cat", "big  dog"), answer("arm", "B", "big dog", "cat")
+    _check_golds("gpqa_diamond", [one, two])
     with pytest.raises(UserError, match="not of the same problems"):
-        _check_golds("gpqa_diamond", [rows[0], replace(rows[1], item=replace(two, gold="A"))])
+        _check_golds("gpqa_diamond", [one, answer("arm", "A", "big dog", "cat")])
 
 
 def test_disagreements_need_two_verdicts():

@@ -358,7 +358,7 @@ COMMON = {
 """Names that other files have too: completions of training, verdicts, game states, facts of a gate."""
 
 FOREIGN = {
-    "evals/lm_eval_harness.py": {"doc", "doc_id", "filtered_resps"},  # lm-eval's own log
+    "evals/lm_eval_harness.py": {"doc", "doc_id", "filtered_resps", "target"},  # lm-eval's own log
     "evals/inputs.py": {"cluster", "subsets"},  # what an adapter made of a benchmark's row
     "evals/samples.py": {"doc"},
     "evals/agents/sokoban.py": {"prompt_hash"},  # of what was shown, before there is a row
