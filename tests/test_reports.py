@@ -28,17 +28,7 @@ from reports import answers, cells, images, layout, page, plots, readme, scores,
 from reports.embed import json_block, packed
 from tests import canned
 from tests.benchmark_files import png
-from tests.report_tree import (
-    BENCHMARKS,
-    HOSTILE,
-    NAMES,
-    SKILL,
-    build,
-    picture,
-    records_of,
-    write_eval,
-    write_tree,
-)
+from tests.report_tree import BENCHMARKS, HOSTILE, NAMES, SKILL, build, picture, records_of, write_eval, write_tree
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "test_reports_golden"
