@@ -122,6 +122,7 @@ def gpqa_rows(n: int) -> list[dict]:
 
 def olympiadbench(more: int = 0) -> list[dict]:
     """Four that are asked and two that are not, then so many more without an image."""
+
     def row(index: int, source: str, **cells: str) -> dict:
         usual = {
             "index": index,
@@ -195,9 +196,7 @@ def mathverse(problems: int = 2) -> list[dict]:
     return rows
 
 
-def mmstar(
-    per_category: tuple[int, ...] = (3, 1), categories: dict[str, tuple[int, ...]] | None = None
-) -> list[dict]:
+def mmstar(per_category: tuple[int, ...] = (3, 1), categories: dict[str, tuple[int, ...]] | None = None) -> list[dict]:
     """Sub-categories of these sizes, `sub 0`, `sub 1`, ..., the first of coarse perception, the others of math; with
     `categories` those of each category."""
     given = categories or {"coarse perception": per_category[:1], "math": per_category[1:]}

@@ -237,7 +237,9 @@ def test_shared_problems_widen_the_interval(tmp_path):
     for name, of in (("alike", slice(None)), ("mixed", mixed)):
         for side, right in (("new", new), ("old", old)):
             write_eval(tmp_path / name / side, "mathverse", right[of])
-    alike, mixed = (compare_folders(tmp_path / n / "new", tmp_path / n / "old", None, False)[0] for n in ("alike", "mixed"))
+    alike, mixed = (
+        compare_folders(tmp_path / n / "new", tmp_path / n / "old", None, False)[0] for n in ("alike", "mixed")
+    )
     assert alike.interval.mean == mixed.interval.mean
     assert alike.interval.half_width > 1.8 * mixed.interval.half_width
     for found in (alike, mixed):
@@ -262,7 +264,9 @@ def test_a_macro_average_is_compared_category_by_category(tmp_path):
     difference = new.astype(float) - old
     parts = [difference[names == name] for name in gains]
     assert found.interval.mean == pytest.approx(np.mean([part.mean() for part in parts]))
-    error = np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)) / len(parts)  # what differs between parts is none
+    error = np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)) / len(
+        parts
+    )  # what differs between parts is none
     assert found.interval.half_width == pytest.approx(1.96 * error, rel=0.03)
     low, high = found.bootstrap
     assert (high - low) / 2 == pytest.approx(found.interval.half_width, rel=0.1)

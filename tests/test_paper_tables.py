@@ -35,7 +35,9 @@ def cell(name: str) -> Cell:
 def counts_of(benchmark: str, row: str, sizes: dict[str, int]) -> dict[str, int]:
     """Right answers per category as the row prints them; where only a mean is printed, every category has that share."""
     if benchmark == "mathverse":
-        return dict(zip(VERSIONS, (cell(f"table2.{row}.{c}").count for c in ("td", "tl", "vi", "vd", "vo")), strict=True))
+        return dict(
+            zip(VERSIONS, (cell(f"table2.{row}.{c}").count for c in ("td", "tl", "vi", "vd", "vo")), strict=True)
+        )
     if benchmark == "mathvision":
         parts = {f"{c} geometry": cell(f"table2.{row}.{k}").count for c, k in KEYS.items()}
         metric = cell(f"table2.{row}.metric").value / 100
@@ -51,12 +53,15 @@ COLUMNS = {spec.benchmark: name for name, spec in registry().tables["table1"].co
 
 
 def printed_answers(job: Job, row: str, rng: np.random.Generator) -> np.ndarray:
-    """(n,) as many right answers as printed, on random items of each category."""
-    names = np.array([p.category for p in job.measurement.prepared.problems])
+    """(n,) as many right answers as printed, in each category on the easiest problems: versions of one go together."""
+    problems = job.measurement.prepared.problems
+    names, groups = np.array([p.category for p in problems]), np.array([p.cluster or p.id for p in problems])
+    ease = dict(zip(dict.fromkeys(groups), rng.permutation(len(problems)), strict=False))
+    order = np.argsort([ease[group] for group in groups])
     counts = counts_of(job.name, row, {name: int((names == name).sum()) for name in dict.fromkeys(names)})
     found = np.zeros(job.n, bool)
     for name, k in counts.items():
-        found[rng.permutation(np.flatnonzero(names == name) if name else np.arange(job.n))[:k]] = True
+        found[(order[names[order] == name] if name else order)[:k]] = True
     return found
 
 
@@ -169,6 +174,8 @@ def test_versions_of_a_problem_are_one_cluster(paper):
     assert len(by_problem) == 788
     half = 100 * 1.963 * by_problem.std(ddof=1) / 788**0.5  # t(787)
     assert (cell.high - cell.low) / 2 == pytest.approx(half, rel=0.01)
+    p = cell.measured / 100
+    assert half > 1.8 * 196 * (p * (1 - p) / 3940) ** 0.5  # what independent items would have
 
 
 def test_table_1_of_the_report_counts_problems_too(paper, monkeypatch):
