@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from evals import scorers
-from evals.importers import StoredAnswer
+from evals.importers.stored import StoredAnswer
 from evals.scorers import Scorer, stock
 from evals.scorers.items import Item, Mark
 from lmmr1.rewards.judge import FAILURES
@@ -273,7 +273,7 @@ def summarise(
 
 
 def _facts(arm: str, answers: Sequence[StoredAnswer]) -> ArmFacts:
-    finishes = [answer.finish for answer in answers if answer.finish]
+    finishes = [answer.row.finish for answer in answers if answer.row.finish]
     runs = tuple(sorted({answer.run for answer in answers}))
     return ArmFacts(arm, runs, len(answers), len(finishes), finishes.count("length"))
 
@@ -323,10 +323,10 @@ def _prompt_notes(
     base: str, arms: Sequence[str], rows: Mapping[str, Sequence[int]], answers: Sequence[StoredAnswer]
 ) -> Iterator[str]:
     """Notes on arms that were asked other prompts than the baseline."""
-    asked = {answers[i].item.id: answers[i].prompt_hash for i in rows[base]}
+    asked = {answers[i].item.id: answers[i].row.prompt_hash for i in rows[base]}
     for arm in arms:
-        others = [answers[i] for i in rows[arm]]
-        differ = {a.item.id for a in others if a.prompt_hash and asked.get(a.item.id, a.prompt_hash) != a.prompt_hash}
+        others = [(answers[i].item.id, answers[i].row.prompt_hash) for i in rows[arm]]
+        differ = {id for id, prompt in others if prompt and asked.get(id, prompt) != prompt}
         if any(asked.values()) and differ:
             yield f"{arm} was asked other prompts than {base} on {len(differ)} items."
 

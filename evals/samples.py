@@ -35,7 +35,7 @@ class Doc(_Frozen):
     """16 hex digits over the bytes of all images; empty without one."""
     level: str = ""
     """The level of a game, as text."""
-    cells: dict[str, Any] = {}
+    cells: dict[str, str | int | float | bool | None] = {}
     """Further columns of the data set that a scorer reads; an empty cell is None."""
 
 
@@ -58,7 +58,7 @@ class SampleRow(_Frozen):
     """The responses, hostile by assumption; of a game one for each turn."""
     filtered_resps: tuple[str, ...] = ()
     """What was judged."""
-    accuracy: float | None = None
+    accuracy: float | None = Field(None, ge=0, le=1)
     """1 right, 0 wrong; None for an imported answer that nobody scored."""
     format: float = 0.0
     note: str = ""
@@ -140,12 +140,19 @@ def parse(line: str | bytes, where: str) -> SampleRow:
     try:
         return _ROW.validate_python(_tuples(json.loads(line)))
     except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"] if part not in ("answer", "sokoban", "football"))
-        got = f" (got {first['input']!r:.60})" if first["type"] != "missing" else ""
-        raise UserError(f"{where}: `{field}`: {first['msg'][:100]}{got}; run the evaluation again") from None
+        raise UserError(f"{where}: {_problem(e)}; run the evaluation again") from None
     except (ValueError, RecursionError) as e:
         raise UserError(f"{where}: not a sample ({e}); delete the file and run the evaluation again") from None
+
+
+def _problem(error: ValidationError) -> str:
+    """Field, fault and value of the first fault. The file may be hostile: nothing of it is shown unescaped."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "union_tag_invalid":
+        return f"`kind`: no kind of sample (got {first['input']['kind']!a:.60}); expected answer, sokoban or football"
+    field = ".".join(str(part) for part in first["loc"][1:]) or "the line"  # [0] is the kind
+    got = f" (got {first['input']!a:.60})" if first["type"] != "missing" else ""
+    return f"`{ascii(field)[1:-1]:.60}`: {ascii(first['msg'])[1:-1]:.100}{got}"
 
 
 def _tuples(row: Any) -> Any:
@@ -171,3 +178,5 @@ def read_samples(path: Path) -> Iterator[SampleRow]:
         raise UserError(f"{path}: no such file; run the evaluation first") from None
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: not UTF-8 text ({e.reason}); delete it and run the evaluation again") from None
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror}); give a samples.jsonl of this suite") from None

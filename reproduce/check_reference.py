@@ -70,10 +70,10 @@ class Reference:
                 found |= {"training_prompt": text} if style == "training" else _file_of(text, workspace)
         if not own_prompt:
             return found
-        styles = {n: p.prompt for n, p in protocols.items() if find(n).prompt is None and find(n).harness != "agents"}
-        if not styles:  # agents, whose form is their prompt, and benchmarks that know no other than their own
-            forms = {n: p.prompt for n, p in protocols.items() if find(n).harness == "agents"}
-            return found | ({"prompt": self._one(list(forms), "prompt", forms)} if forms else {})
+        forms = {n: p.prompt for n, p in protocols.items() if find(n).harness == "agents"}
+        if len(forms) == len(protocols):  # an agent's form is its prompt
+            return found | {"prompt": self._one(list(forms), "prompt", forms)}
+        styles = {n: p.prompt for n, p in protocols.items() if find(n).prompt is None and n not in forms}
         for role in ROLES[::-1]:
             if self._is_of_role(styles, role, protocols, found.get("training_prompt")):
                 return found | {"role": role}

@@ -201,8 +201,9 @@ def _verdict_rows(p: Published, report: Path) -> list[str]:
 def _recipe(p: Published) -> list[str]:
     m, train = p.manifest, p.manifest.config
     chain = " → ".join(_plain(arm_title(a)) for a in _chain(p.plan, p.arm))
+    base = f"{p.base.weights}@{p.base.revision}" if p.base.revision else p.base.weights
     facts = [
-        ["Started from", f"{p.base.weights if not p.micro else 'the micro world’s own pretraining'}; chain: {chain}"],
+        ["Started from", f"{base if not p.micro else 'the micro world’s own pretraining'}; chain: {chain}"],
         ["Recipe", str(p.plan.profile.recipe or f"profile {p.plan.profile.profile}")],
         ["Training data", _data(p)],
         ["Code", m.code],
@@ -243,6 +244,7 @@ def _data(p: Published) -> str:
     stage = str(p.plan.arms[p.arm].stage)
     data = p.plan.data_sets.get(stage)
     source = f"{data.repo or 'local'}, {Path(data.file).name}" if data else f"generated, stage {stage}"
+    source = p.manifest.data_source or source  # with the commit
     return f"{source} (sha256 {str(p.manifest.data_sha256)[:16]})"
 
 

@@ -20,7 +20,7 @@ from evals.registry import Benchmark, load_registry
 from lmmr1 import NUMERICS
 from lmmr1.config import Settings, TrackerName, TrainConfig, parse_settings
 from lmmr1.types import UserError
-from reproduce.evaluations import PROMPTED, EvalSettings, Evaluations, for_this_launch
+from reproduce.evaluations import EvalSettings, Evaluations, for_this_launch
 from reproduce.profiles import JobKind, JobResources, Machine, merge, nearest, read_profile
 from reproduce.recipes import Recipe, load_recipe
 
@@ -309,7 +309,7 @@ class Plan:
         return self.evaluations.prompted if self.used_stages else []
 
     def probe_arguments(self) -> list[str]:
-        """Where `lmmr1 contamination` finds the files that no rule makes; without a folder, where they were downloaded."""
+        """Where `lmmr1 contamination` finds the files that no rule makes; else where the tools downloaded them."""
         settings = self.profile.eval
         where = ["--data-root", settings.data_root] if settings.data_root else []
         return [*where, "--any-data"] if settings.any_data else where

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from PIL import Image
 
 from evals import importers, inputs, protocols, records, registry
+from evals import samples as rows
 from evals.agents import football_prompt, sokoban_prompt
 from evals.generation import encodable
 from evals.scorers import extraction, mathverse, mathvision, mathvista, olympiadbench, options
@@ -124,12 +125,20 @@ RECORD = {
     "checkpoint": "k",
 }
 MANIFEST = Manifest("k", "w", "s", None, {"max_steps": 3}, None, 1, "c", {"torch": "2"}, "cpu")
+ABOUT = {"doc_id": 0, "doc": rows.Doc(id="1", choices=("a", "b"), cells={"precision": None}), "target": "B"}
+ANSWER = rows.SampleRow(**ABOUT, resps=(("\ud800 B",),), filtered_resps=("B",), accuracy=1.0, finish="stop")
+EPISODE = rows.SokobanRow(
+    **ABOUT, resps=(("up",),), repeat=0, score=99.5, best_reward=9.5, upper_reward=10.0, steps=3, dropped=0
+)
+OWN_ROWS = b"".join(rows.line_of(row).encode("ascii") + b"\n" for row in (ANSWER, EPISODE))
 TARGETS: dict[str, Target] = {
     "data_rows": partial(in_file, data.read_samples, "rows.jsonl"),
     "training_config": partial(in_file, config.load_train_config, "config.yaml"),
     "arms": partial(in_file, plan.read_yaml, "arms.yaml"),
     "registry": partial(in_file, registry.load_registry, "benchmarks.yaml"),
     "verdict_rules": partial(in_file, rules.load_rules, "verdicts.yaml"),
+    "samples": partial(in_file, lambda path: list(rows.read_samples(path)), "samples.jsonl"),
+    "own_answers": partial(in_file, lambda path: importers.read_answers([path]), "samples.jsonl"),
     "predictions_jsonl": partial(in_file, lambda path: importers.read_answers([path]), "samples_mmlu_2026.jsonl"),
     "predictions_tsv": partial(in_file, lambda path: importers.read_answers([path]), "model_MMStar.tsv"),
     "benchmark_jsonl": benchmark_file("math500", "test.jsonl"),
@@ -155,6 +164,8 @@ SEEDS: dict[str, list[bytes]] = {
         b"mine:\n  harness: lm_eval\n  title: M\n  group: text\n  metric: accuracy\n  max_new_tokens: 3\n  source: micro\n"
     ],
     "verdict_rules": [b"margin: 2.0\nmargins: {gpqa_diamond: 5}\ncorrection: holm\n"],
+    "samples": [OWN_ROWS],
+    "own_answers": [OWN_ROWS.partition(b"\n")[0]],
     "predictions_jsonl": [
         b'{"doc_id": 0, "doc": {"problem": "p", "answer": "4"}, "target": "4", "resps": [["4"]], "filtered_resps": ["4"]}\n'
     ],

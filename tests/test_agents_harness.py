@@ -20,6 +20,7 @@ from evals.plan import Options, plan
 from evals.records import read_records
 from evals.registry import find, registry
 from evals.run import evaluate, main, run_jobs
+from evals.samples import GameRow, read_samples
 from lmmr1.types import Rollout, UserError
 
 TINY = LevelSpec(name="tiny", height=5, width=5, boxes=1, max_moves=12)
@@ -38,8 +39,8 @@ def options(**changes) -> Options:
     return Options.of(**{"batch_size": 8, **changes})
 
 
-def rows_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+def rows_of(folder: Path) -> list[GameRow]:
+    return list(read_samples(folder / "samples.jsonl"))
 
 
 def agent_names() -> list[str]:
@@ -58,7 +59,7 @@ def test_a_real_model_is_evaluated_on_both_games_and_the_record_says_how(tiny_mo
     for r in heads:
         rows = rows_of(tmp_path / r.benchmark)
         unit = 100 if r.metric == "score" else 1
-        assert r.value == pytest.approx(sum(row[r.metric] for row in rows) / len(rows) / unit)
+        assert r.value == pytest.approx(sum(row.value(r.metric) for row in rows) / len(rows) / unit)
         assert (r.protocol.harness, r.protocol.task, r.protocol.aggregation) == ("agents", r.benchmark, "reward")
         assert (r.protocol.batch_size, r.protocol.prompt, r.protocol.decoding["max_new_tokens"]) == (8, "brief", 4)
     sokoban, football = heads[0].protocol.decoding, heads[2].protocol.decoding
@@ -85,7 +86,7 @@ def test_all_players_have_one_protocol_but_for_the_model(bench, tmp_path):
         records = run_jobs(lambda model=model: model, jobs, tmp_path / move[8:12], options(), "k")
         hashes.add(records[0].protocol.hash)
         rows = rows_of(tmp_path / move[8:12] / "micro_football")
-        assert len({row["prompts_sha256"] for row in rows}) > 1
+        assert len({row.prompts_sha256 for row in rows}) > 1
     assert len(hashes) == 1
 
 
@@ -304,5 +305,5 @@ def test_an_expert_scores_100_on_our_own_levels(tmp_path):
     (line, _) = baselines.play("expert", ["sokoban_global"], tmp_path, options())
     assert line == "expert sokoban_global: score 100.00 +- 0.00 (n=20)"
     rows = rows_of(tmp_path / "sokoban_global")
-    assert len(rows) == 60 and {row["repeat"] for row in rows} == {0, 1, 2}
-    assert all(row["score"] == score(row["best_reward"], row["upper_reward"]) for row in rows)
+    assert len(rows) == 60 and {row.repeat for row in rows} == {0, 1, 2}
+    assert all(row.score == score(row.best_reward, row.upper_reward) for row in rows)

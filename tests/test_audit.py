@@ -4,7 +4,6 @@ model's text; a gain is said to exist under a scorer only where its test says so
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,8 @@ from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar
 
 from evals.audit import _check_golds, _sign_test, audit, disagreements
-from evals.importers import StoredAnswer
+from evals.importers.stored import StoredAnswer
+from evals.samples import Doc, SampleRow
 from evals.scorers import stock
 from evals.scorers.items import Item
 from lmmr1.exits import run_cli
@@ -28,9 +28,14 @@ needs_math500 = pytest.mark.skipif(not (DATA / "math500").is_dir(), reason="no L
 HENDRYCKS, MINERVA, VERIFY = "lm_eval_hendrycks", "lm_eval_minerva", "lm_eval_minerva_verify"
 
 
+def answer(arm: str, id: str, gold: str, text: str, benchmark="x", run="", stored=None, **more) -> StoredAnswer:
+    row = SampleRow(doc_id=id, doc=Doc(id=id), target=gold, resps=((text,),), **more)
+    return StoredAnswer(benchmark, arm, run, row, stored or {})
+
+
 def answers(arm: str, rows, benchmark="math500", run="", **more) -> list[StoredAnswer]:
     """Answers of one run from (gold, response) pairs; ids are row numbers."""
-    return [StoredAnswer(benchmark, arm, run, Item(str(i), gold), text, **more) for i, (gold, text) in enumerate(rows)]
+    return [answer(arm, str(i), *pair, benchmark, run, **more) for i, pair in enumerate(rows)]
 
 
 def only(given, **more):
@@ -192,7 +197,7 @@ def test_a_scorer_that_sees_no_answer_anywhere_has_no_part_in_the_verdict():
 def test_stored_verdicts_are_a_scorer_and_the_confusion_counts_every_pair():
     stored = [True, True, False, False]
     base = [
-        StoredAnswer("x", "m", "", Item(str(i), "1"), text, {"stored:judge": right})
+        answer("m", str(i), "1", text, stored={"stored:judge": right})
         for i, (text, right) in enumerate(zip([A, B, A, B], stored, strict=True))
     ]
     result, differing = only(base)
@@ -219,7 +224,7 @@ def test_only_items_that_both_answered_are_compared():
     result, _ = only(base + answers("arm", [("1", A)] * 20, "x"))
     gain = next(g for g in result.gains if g.scorer == "math_verify")
     assert (gain.items, gain.gain) == (8, 1.0)
-    apart = [StoredAnswer("x", "arm", "", Item("other", "1"), A)]
+    apart = [answer("arm", "other", "1", A)]
     assert only(base + apart)[0].gains == ()
 
 
@@ -292,11 +297,14 @@ def test_different_golds_for_one_item_are_refused():
 
 
 def test_options_in_another_order_are_the_same_problem_and_other_options_are_not():
-    one, two = Item("q", "A", ("cat", "big  dog")), Item("q", "B", ("big dog", "cat"))
-    rows = [StoredAnswer("gpqa_diamond", arm, "", item, "B") for arm, item in (("baseline", one), ("arm", two))]
-    _check_golds("gpqa_diamond", rows)
+    def answer(arm, target, *choices):
+        row = SampleRow(doc_id=0, doc=Doc(id="q", choices=choices), target=target, resps=(("B",),))
+        return StoredAnswer("gpqa_diamond", arm, "", row)
+
+    one, two = answer("baseline", "A", "cat", "big  dog"), answer("arm", "B", "big dog", "cat")
+    _check_golds("gpqa_diamond", [one, two])
     with pytest.raises(UserError, match="not of the same problems"):
-        _check_golds("gpqa_diamond", [rows[0], replace(rows[1], item=replace(two, gold="A"))])
+        _check_golds("gpqa_diamond", [one, answer("arm", "A", "big dog", "cat")])
 
 
 def test_disagreements_need_two_verdicts():

@@ -28,8 +28,9 @@ from evals.protocols import find_protocol, load_protocols, prompt_styles, read_s
 from evals.records import read_records
 from evals.registry import find, registry
 from evals.run import Options, check_inputs, plan, run_jobs
+from evals.samples import SampleRow
 from evals.scorers import SCORERS
-from evals.scoring import score_responses
+from evals.scoring import sample_row, score_response, score_responses
 from lmmr1.types import Rollout, Sample, UserError
 from tests.benchmark_files import SEVEN, gpqa, mmstar, olympiadbench, table, write_all
 from tests.judge_server import serving
@@ -137,15 +138,12 @@ def test_prompts_are_the_committed_ones(tmp_path, files, server, name, protocol)
     options = options_for(files, server, protocol)
     records, rows, engine = run_one(tmp_path, name, options)
     problems = {p.id: p for p in plan([name], tmp_path, options)[0].measurement.prepared.problems}
-    row_of = {row["prompt_hash"]: row["doc"]["id"] for row in rows}
+    row_of = {row.prompt_hash: row.doc.id for row in rows}
     found = {}
     for sample in engine.samples:  # batches go by length: each prompt's row is the one with its hash
         id = row_of[prompt_sha256(json.dumps(sample.messages), image_hash(sample))]
         found[id] = snapshot(sample, problems[id])
-    snapshots = {
-        "prompt": records[0].protocol.prompt,
-        "items": {row["doc"]["id"]: found[row["doc"]["id"]] for row in rows},
-    }
+    snapshots = {"prompt": records[0].protocol.prompt, "items": {row.doc.id: found[row.doc.id] for row in rows}}
     path = GOLDEN / protocol / f"{name}.json"
     if os.environ.get("LMMR1_UPDATE_GOLDEN"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,12 +194,17 @@ def test_the_papers_system_prompt_is_read_from_a_file_or_from_training_data(tmp_
 
 def test_protocol_files_are_checked(tmp_path):
     prompts, protocols = load_protocols()
-    assert set(protocols) == set(PROTOCOLS) and {"none", "direct", "cot", "r1", "paper"} == set(prompts)
+    assert set(protocols) == set(PROTOCOLS) and {"none", "direct", "cot", "r1", "paper", "training"} == set(prompts)
     assert protocols["rule"].judge is None and prompts["paper"].text == ""
     with pytest.raises(UserError, match="'ruel' is not known; known: rule, paper, vlmevalkit"):
         find_protocol("ruel")
     text = (Path(__file__).parent.parent / "evals" / "protocols.yaml").read_text(encoding="utf-8")
-    for old, new in (("prompt: cot", "prompt: poem"), ("scoring: rule", "scoring: luck"), ("tries: 5", "tires: 5")):
+    for old, new in (
+        ("prompt: cot", "prompt: poem"),
+        ("trained: paper", "trained: poem"),
+        ("scoring: rule", "scoring: luck"),
+        ("tries: 5", "tires: 5"),
+    ):
         (tmp_path / "p.yaml").write_text(text.replace(old, new))
         with pytest.raises(UserError, match=r"p\.yaml"):
             load_protocols(tmp_path / "p.yaml")
@@ -213,15 +216,15 @@ def test_protocol_files_are_checked(tmp_path):
 def test_olympiadbench_keeps_open_english_problems_with_and_without_images(tmp_path, files, server):
     records, rows, engine = run_one(tmp_path, "olympiadbench", options_for(files, server, "rule"))
     by_subset = {r.subset: r.n for r in records}
-    assert by_subset == {"all": 4, "multimodal": 2, "text_only": 2} | {row["category"]: 1 for row in rows}
+    assert by_subset == {"all": 4, "multimodal": 2, "text_only": 2} | {row.category: 1 for row in rows}
     assert sorted(len(sample.images) for sample in engine.samples) == [0, 0, 1, 2], "no placeholder pictures"
-    assert {row["doc"]["id"]: row["target"] for row in rows} == {"1": "3,4", "2": "3", "3": "4", "4": "5"}
+    assert {row.doc.id: row.target for row in rows} == {"1": "3,4", "2": "3", "3": "4", "4": "5"}
 
 
 def test_mathvision_groups_of_table_2(tmp_path, files, server):
     records, rows, _ = run_one(tmp_path, "mathvision", options_for(files, server, "rule"))
     value = {r.subset: r.value for r in records}
-    accuracy = {row["category"]: row["accuracy"] for row in rows}
+    accuracy = {row.category: row.accuracy for row in rows}
     metric = [accuracy[f"metric geometry - {part}"] for part in ("angle", "area", "length")]
     assert value["metric geometry"] == pytest.approx(sum(metric) / 3)
     four = [
@@ -238,7 +241,7 @@ def test_mmstar_has_both_averages_and_the_protocol_says_which_is_the_headline(tm
         (tmp_path / protocol).mkdir()
         records, rows, _ = run_one(tmp_path / protocol, "mmstar", options_for(files, server, protocol))
         value = {r.subset: r.value for r in records}
-        assert [row["accuracy"] for row in rows] == [0, 1, 0, 0], "every answer is B"
+        assert [row.accuracy for row in rows] == [0, 1, 0, 0], "every answer is B"
         assert (value["micro"], value["macro"]) == (pytest.approx(1 / 4), pytest.approx((1 / 3 + 0) / 2))
         assert value["all"] == value[headline]
         assert records[0].protocol.aggregation == {"micro": "mean", "macro": "macro"}[headline]
@@ -247,19 +250,26 @@ def test_mmstar_has_both_averages_and_the_protocol_says_which_is_the_headline(tm
 
 def test_mathverse_has_five_versions_of_each_problem(tmp_path, files, server):
     records, rows, _ = run_one(tmp_path, "mathverse", options_for(files, server, "rule"))
-    assert {r.subset: r.n for r in records} == {"all": 10} | dict.fromkeys({row["category"] for row in rows}, 2)
-    assert len({row["category"] for row in rows}) == 5
+    assert {r.subset: r.n for r in records} == {"all": 10} | dict.fromkeys({row.category for row in rows}, 2)
+    assert len({row.category for row in rows}) == 5
     # B is right for the five versions of one problem and wrong for those of the other: two observations, not ten.
     assert records[0].value == 0.5 and records[0].stderr == pytest.approx((0.25 / 2) ** 0.5)
 
 
+def scored(number: int, right: bool, **more) -> SampleRow:
+    """A row by the writer of all harnesses."""
+    problem = Problem(str(number), "q", "2", **more)
+    response = "2" if right else "3"
+    return sample_row(number, problem, "", Rollout("x", (), (), response, "stop"), score_response(response, "2", ()))
+
+
 def test_estimates_equal_the_textbook():
-    rows = [{"accuracy": float(i % 3 == 0), "category": "ab"[i % 2], "subsets": []} for i in range(12)]
+    rows = [scored(i, right=i % 3 == 0, category="ab"[i % 2]) for i in range(12)]
     one = mean(rows, "accuracy")
     assert (one.value, one.n) == (pytest.approx(1 / 3), 12) and one.stderr == pytest.approx((1 / 3 * 2 / 3 / 12) ** 0.5)
     both = macro([one, one])
     assert (both.value, both.n, both.stderr) == (one.value, 24, pytest.approx(one.stderr / 2**0.5))
-    reserved = [row | {"category": "all", "subsets": ["macro"]} for row in rows]
+    reserved = [scored(i, right=True, category="all", subsets=("macro",)) for i in range(12)]
     assert set(estimates(reserved, "accuracy", find("micro_chain"), "mean")) == {"all"}, "names that would shadow ours"
 
 
@@ -278,7 +288,7 @@ def test_stock_tasks_of_lm_eval_can_be_selected_and_misjudge_boxes(tmp_path, fil
         jobs = plan([name], tmp_path, options)
         run = run_jobs(lambda: replace(stub_model(), engine=engine), jobs, tmp_path / "out", options, "k")  # noqa: B023
         assert scorer in run[0].protocol.scorer and run[0].value == right
-    assert samples_of(tmp_path / "out", "lm_eval_hendrycks_math500")[0]["note"] == "exact_match,none"
+    assert samples_of(tmp_path / "out", "lm_eval_hendrycks_math500")[0].note == "exact_match,none"
     with pytest.raises(UserError, match="lm_eval:hendrycks_math500, lm_eval:gpqa_diamond_cot_zeroshot"):
         find("lm_eval:gsm8k")
 
@@ -312,14 +322,14 @@ def test_options_in_another_order_are_stored_as_lm_eval_asked_and_scored_them(tm
     (headline, *_) = run_jobs(lambda: replace(stub_model(), engine=engine), jobs, tmp_path / "base", options, "k")
     rows = samples_of(tmp_path / "base", jobs[0].name)
     assert headline.value == 0.75, "lm-eval's own metric"
-    verdicts = score_responses([(row["resps"][0][0], row["target"], tuple(row["doc"]["choices"])) for row in rows])
-    assert [verdict.accuracy for verdict in verdicts] == [row["accuracy"] for row in rows]
+    verdicts = score_responses([(row.response, row.target, row.doc.choices) for row in rows])
+    assert [verdict.accuracy for verdict in verdicts] == [row.accuracy for row in rows]
     asked = {int(sample.id): text_of(sample) for sample in engine.samples}
     for row in rows:
-        shown = [f"({letter}) {text}" for letter, text in zip("ABCD", row["doc"]["choices"], strict=True)]
-        assert "\n".join(shown) in asked[row["doc_id"]]
+        shown = [f"({letter}) {text}" for letter, text in zip("ABCD", row.doc.choices, strict=True)]
+        assert "\n".join(shown) in asked[row.doc_id]
     own = {p.id: p for p in prepare(find("gpqa_diamond"), tmp_path, None, None, tmp_path, any_data=True).problems}
-    assert any(own[row["doc"]["id"]].choices != tuple(row["doc"]["choices"]) for row in rows), "else nothing is tested"
+    assert any(own[row.doc.id].choices != row.doc.choices for row in rows), "else nothing is tested"
     answers = read_answers([tmp_path / "base"])
     assert sum(mark.correct for mark in SCORERS["option_match"].judge([(a.item, a.response) for a in answers])) == 30
     if protocol == "rule":  # once is enough: it starts lm-eval in a process of its own
@@ -453,7 +463,7 @@ def test_the_command_runs_all_seven_offline_with_a_real_model(tmp_path, tiny_mod
     assert {pin for name, pin in pins.items() if name not in ("math500", "mathvision_mini")} == {"other data"}
     for name in names:
         rows = samples_of(tmp_path / "out", name)
-        assert len(rows) == 3 and all(row["length"] <= 6 for row in rows)
+        assert len(rows) == 3 and all(row.length <= 6 for row in rows)
 
 
 def test_judged_protocols_need_a_judge(tmp_path, files, tiny_model):

@@ -183,6 +183,26 @@ def test_a_reference_is_asked_again_in_its_own_way(tmp_path):
     assert against_folder(single, Asked(data_root=files), tmp_path).options.prompt == "direct"
 
 
+def test_a_micro_reference_with_games_is_asked_again_in_its_own_way(tmp_path):
+    """The default of `lmmr1 check`: text, and agents whose prompt is a form, which no text benchmark knows."""
+    lines = [json.dumps({"id": f"c{i}", "question": f"{i}+1=?", "answer": str(i + 1)}) + "\n" for i in range(4)]
+    (tmp_path / "micro/benchmarks").mkdir(parents=True)
+    (tmp_path / "micro/benchmarks/micro_chain.jsonl").write_text("".join(lines))
+    options = Options.of(benchmark_dir=tmp_path / "micro/benchmarks", batch_size=32)
+    names, folder = ["micro_chain", "micro_football"], tmp_path / "micro/baseline/0/eval"
+    folder.mkdir(parents=True)
+    jobs = plan(names, tmp_path, options)
+    run_jobs(lambda: replace(stub_model(), engine=Answers("right")), jobs, folder, options, "reference")
+    planned = against_folder(tmp_path / "micro/baseline", Asked(), tmp_path)
+    assert planned.benchmarks == names and planned.options.benchmark_dir == options.benchmark_dir
+    for job in plan(names, tmp_path, planned.options):
+        planned.accept(job, stub_model())
+    with pytest.raises(UserError, match=r"micro_football: decoding.max_new_tokens: 9, reference: 32"):
+        planned.accept(plan(["micro_football"], tmp_path, replace(planned.options, max_new_tokens=9))[0], None)
+    game = against_folder(tmp_path / "micro/baseline", Asked(benchmarks=("micro_football",)), tmp_path)
+    assert game.options.prompt == "brief"
+
+
 def test_words_that_the_protocol_chooses_for_a_role_are_no_difference(tmp_path):
     files = write_all(tmp_path / "files")
     given = {"data_root": files, "any_data": True}

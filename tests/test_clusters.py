@@ -26,8 +26,9 @@ from evals.scoring import sample_row
 from lmmr1.rewards import Verdict
 from lmmr1.types import Rollout
 from reports import prompt_styles, scores
-from reports.cells import load_cells, load_designs, macro_weights
+from reports.cells import headline, load_cells, load_designs, macro_weights, summarise, summarise_contrasts
 from reports.folders import folder_scores
+from reports.layout import parse_benchmarks
 from reports.statistics import Design, difference_interval, score_interval
 from reproduce.cli import cli
 
@@ -192,6 +193,34 @@ def test_prompt_styles_print_the_interval_of_problems(tmp_path, monkeypatch):
         if (row.arm, row.style) != ("baseline", row.best):
             mean, low, high, p = true_difference(right[row.style, row.arm], best)
             assert [row.diff, row.diff_low, row.diff_high, row.p] == pytest.approx([mean, low, high, p], abs=2e-5)
+
+
+def test_tables_and_contrasts_have_the_interval_of_problems(tmp_path, monkeypatch):
+    """Table 1's gains over the baseline, and the contrast of the paper's claim, on the records of three arms."""
+    monkeypatch.chdir(tmp_path)
+    rng, paths = np.random.default_rng(5), []
+    right = {arm: drawn(rng) for arm in ("baseline", "two_stage", "mgt_only")}
+    for arm, answers in right.items():
+        role = "baseline" if arm == "baseline" else "trained"
+        measure(Path("results/micro") / arm / "0/eval", "mathverse", mathverse_problems(), answers, role=role)
+        paths.append(Path("results/micro") / arm / "0/eval/mathverse/record.json")
+    rows, benchmarks = scores.collect(paths), parse_benchmarks(["mathverse"])
+    rows = headline(rows, benchmarks)
+    cells = load_cells(rows)
+    table = summarise(rows, cells, benchmarks).set_index(["arm", "column"])
+    contrasts = summarise_contrasts(rows, cells, benchmarks).set_index(["arm", "against", "column"])
+    found = [
+        (table.loc["two_stage", "mathverse"], ["diff", "diff_low", "diff_high", "p"], "two_stage", "baseline"),
+        (
+            contrasts.loc["two_stage", "mgt_only", "mathverse"],
+            ["diff", "diff_low", "diff_high", "p"],
+            "two_stage",
+            "mgt_only",
+        ),
+    ]
+    for row, names, first, second in found:
+        expected = true_difference(right[first], right[second])
+        assert [row[name] for name in names] == pytest.approx(expected, abs=1e-5), (first, second)
 
 
 # ---------------------------------------------------------------------------------------------- macro averages

@@ -21,6 +21,7 @@ from evals.inputs import mathvision_question, prepare
 from evals.records import EvalRecord, Protocol, read_records, write_records
 from evals.registry import find, load_registry, registry
 from evals.run import Options, check_inputs, evaluate, identify, main, plan, run_jobs
+from evals.samples import SampleRow, read_samples
 from evals.scoring import score_response
 from lmmr1.types import Rollout, Sample, UserError
 
@@ -105,8 +106,8 @@ def run_stub(folder: Path, name: str, model: EvalModel, out: Path, *, checkpoint
     return run_jobs(lambda: model, plan([name], folder, options), out, options, checkpoint)
 
 
-def samples_of(out: Path, name: str):
-    return [json.loads(line) for line in (out / name / "samples.jsonl").read_text().splitlines()]
+def samples_of(out: Path, name: str) -> list[SampleRow]:
+    return list(read_samples(out / name / "samples.jsonl"))
 
 
 # ------------------------------------------------------------------------------------------------ records, registry
@@ -346,10 +347,10 @@ def test_lm_eval_scores_what_the_engine_said(tmp_path):
     assert [(r.subset, r.value, r.n) for r in records] == [("all", 0.5, 6), ("c0", 2 / 3, 3), ("c1", 1 / 3, 3)]
     assert records[0].stderr == pytest.approx((0.25 / 6) ** 0.5)
     rows = samples_of(tmp_path / "out", "micro_chain")
-    assert [row["accuracy"] for row in rows] == [1, 0, 1, 1, 0, 0]
-    assert [row["format"] for row in rows] == [1, 0, 1, 1, 1, 1]
-    assert rows[2]["filtered_resps"] == ["2.0"] and rows[2]["resps"] == [["<think>x</think><answer>2.0</answer>"]]
-    assert {(row["length"], row["finish"]) for row in rows} == {(3, "stop")}
+    assert [row.accuracy for row in rows] == [1, 0, 1, 1, 0, 0]
+    assert [row.format for row in rows] == [1, 0, 1, 1, 1, 1]
+    assert rows[2].filtered_resps == ("2.0",) and rows[2].response == "<think>x</think><answer>2.0</answer>"
+    assert {(row.length, row.finish) for row in rows} == {(3, "stop")}
     results = json.loads((tmp_path / "out" / "micro_chain" / "lm_eval_results.json").read_text())
     assert results["results"]["micro_chain"]["accuracy,none"] == 0.5
     protocol = records[0].protocol
@@ -366,8 +367,8 @@ def test_vlmevalkit_scores_what_the_engine_said(tmp_path):
     records = run_stub(tmp_path, "micro_drawn", model, tmp_path / "out")
     assert [(r.subset, r.value, r.n) for r in records] == [("all", 1 / 3, 6), ("c0", 2 / 3, 3), ("c1", 0.0, 3)]
     rows = samples_of(tmp_path / "out", "micro_drawn")
-    assert [row["accuracy"] for row in rows] == [1, 0, 1, 0, 0, 0]
-    assert len({row["prompt_hash"] for row in rows}) == 6
+    assert [row.accuracy for row in rows] == [1, 0, 1, 0, 0, 0]
+    assert len({row.prompt_hash for row in rows}) == 6
     assert model.engine.batches == [4, 2], "one pass in batches, nothing generated twice"
     files = {path.name for path in (tmp_path / "out" / "micro_drawn").iterdir()}
     assert {"model_micro_drawn.tsv", "model_micro_drawn_acc.csv", "record.json", "samples.jsonl"} <= files
@@ -425,7 +426,7 @@ def test_hostile_answers_survive_the_harness(tmp_path, name, monkeypatch):
         row["question"] = f"h{i}"
     (tsv if name == "micro_drawn" else jsonl)(tmp_path / find(name).file_name, rows)
     run_stub(tmp_path, name, stub_model({f"h{i}": text for i, text in enumerate(HOSTILE)}), tmp_path / "out")
-    found = [row["resps"][0][0] for row in samples_of(tmp_path / "out", name)]
+    found = [row.response for row in samples_of(tmp_path / "out", name)]
     assert found == [text.replace("\ud800", "?") for text in HOSTILE]
     assert not list(tmp_path.rglob("CANARY"))
 
@@ -443,10 +444,10 @@ def test_hostile_rows_are_data(tmp_path, monkeypatch):
     run_stub(tmp_path, "micro_chain", stub_model(), tmp_path / "out")
     for name in ("micro_drawn", "micro_chain"):
         got = samples_of(tmp_path / "out", name)
-        assert [r["doc"]["id"] for r in got] == [str(row["index"]) for row in rows]
-        assert [r["doc"]["question"] for r in got] == [row["question"] for row in rows]
-        assert [r["target"] for r in got] == [row["answer"] for row in rows]
-        assert [r["filtered_resps"][0] for r in got] == [row["question"] for row in rows]
+        assert [r.doc.id for r in got] == [str(row["index"]) for row in rows]
+        assert [r.doc.question for r in got] == [row["question"] for row in rows]
+        assert [r.target for r in got] == [row["answer"] for row in rows]
+        assert [r.filtered_resps[0] for r in got] == [row["question"] for row in rows]
     assert not list(tmp_path.rglob("CANARY"))
 
 
@@ -485,7 +486,7 @@ def test_batch_size_and_row_order_do_not_change_answers(tmp_path, tiny_model, na
         folder.mkdir()
         (tsv if name == "micro_drawn" else jsonl)(folder / find(name).file_name, rows[::order])
         run_stub(folder, name, model, folder / "out", batch_size=batch_size, max_new_tokens=12)
-        by_id.append({row["doc"]["id"]: row["resps"] for row in samples_of(folder / "out", name)})
+        by_id.append({row.doc.id: row.resps for row in samples_of(folder / "out", name)})
     assert by_id[0] == by_id[1] == by_id[2] and len(by_id[0]) == 9
 
 
@@ -497,7 +498,7 @@ def test_evaluate_one_model_on_both_harnesses(tmp_path, tiny_model):
     records = evaluate(str(tiny_model), names, out, options)
     assert [(r.benchmark, r.n) for r in records if r.subset == "all"] == [("micro_drawn", 3), ("micro_chain", 3)]
     assert {r.checkpoint for r in records} == {identify(str(tiny_model)).key}
-    assert all(row["length"] <= 6 for name in names for row in samples_of(out, name))
+    assert all(row.length <= 6 for name in names for row in samples_of(out, name))
     check_inputs(str(tiny_model), names, options)
 
 

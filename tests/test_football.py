@@ -1,6 +1,5 @@
 """Contract: football is scored as MageBench scores it, no text breaks a turn, and no simulator takes an episode with it."""
 
-import json
 import math
 import os
 import random
@@ -39,6 +38,8 @@ from evals.agents.football_rules import (
 )
 from evals.generation import EvalModel
 from evals.records import Protocol
+from evals.samples import line_of
+from evals.samples import parse as parse_row
 from lmmr1.sokoban import MAX_TEXT
 from lmmr1.types import Rollout, UserError
 from tests.hostile import MEASURED, canaries, generated
@@ -433,7 +434,7 @@ def test_goals_can_be_scored_and_saved():
 
 def test_the_runner_beats_the_idle_player(tmp_path):
     tasks = own_levels(20)
-    scores = {p.__name__: [row["score"] for row in run(p, tasks, FIELD, tmp_path)] for p in (idle, chance, runner)}
+    scores = {p.__name__: [row.score for row in run(p, tasks, FIELD, tmp_path)] for p in (idle, chance, runner)}
     assert wilcoxon(scores["runner"], scores["idle"], alternative="greater").pvalue < 0.001
     assert len(set(scores["chance"])) > 15
 
@@ -444,15 +445,15 @@ def test_the_runner_beats_the_idle_player(tmp_path):
 def test_rows_are_whole_and_in_order(tmp_path):
     tasks, cfg = own_levels(5), FootballEval(simulator="field", repeats=2)
     rows = run(chance, tasks, cfg, tmp_path, batch_size=3)
-    assert [(row["doc_id"], row["repeat"]) for row in rows] == [(i, r) for i in range(5) for r in range(2)]
+    assert [(row.doc_id, row.repeat) for row in rows] == [(i, r) for i in range(5) for r in range(2)]
     assert rows == run(chance, tasks, cfg, tmp_path, batch_size=3)
-    assert [row["score"] for row in rows] == [row["score"] for row in run(chance, tasks, cfg, tmp_path, batch_size=64)]
+    assert [row.score for row in rows] == [row.score for row in run(chance, tasks, cfg, tmp_path, batch_size=64)]
     for row in rows:
-        assert row["score"] == pytest.approx(sum(row["parts"].values()))
-        assert len(row["resps"]) == row["turns"] <= row["frames"] <= FRAMES
-        assert (row["format"], row["lost_turns"], row["dropped"], row["failed"]) == (1.0, 0, 0, False)
-    assert len({row["score"] for row in rows if row["doc_id"] == 0}) == 2
-    json.dumps(rows)
+        assert row.score == pytest.approx(sum(row.parts.values()))
+        assert len(row.resps) == row.turns <= row.frames <= FRAMES
+        assert (row.format, row.lost_turns, row.dropped, row.failed) == (1.0, 0, 0, False)
+    assert len({row.score for row in rows if row.doc_id == 0}) == 2
+    assert [parse_row(line_of(row), "x") for row in rows] == rows
 
 
 def test_records_tell_the_two_simulators_apart(tmp_path):
@@ -462,7 +463,7 @@ def test_records_tell_the_two_simulators_apart(tmp_path):
     protocol = Protocol(**settings, **MODEL_FIELDS)
     made = to_records(rows, benchmark="football_field", metric="score", checkpoint="k", protocol=protocol, samples="s")
     assert [(r.subset, r.n) for r in made] == [("all", 10), *((name, 2) for name in sorted(SITUATIONS))]
-    assert made[0].value == pytest.approx(sum(row["score"] for row in rows) / 1000)
+    assert made[0].value == pytest.approx(sum(row.score for row in rows) / 1000)
     real = protocol_settings(tasks, FootballEval(simulator="gfootball", repeats=1), 8)
     assert (settings["task"], real["task"]) == ("football_field", "football_online")
     assert Protocol(**real, **MODEL_FIELDS).hash != protocol.hash
@@ -474,11 +475,11 @@ def test_answers_without_a_move_cost_the_turn_and_move_nothing(tmp_path):
     engine = Answers(["what?", answer_text("tags", Move.RIGHT), "left, left"])
     rows = run(player(engine), own_levels(2), cfg, tmp_path, pictures=True)
     for row in rows:
-        assert (row["turns"], row["lost_turns"], row["dropped"]) == (6, 2, 4)
-        assert row["filtered_resps"] == [",".join(["none", "action_right", "action_left"] * 2)]
-        assert row["note"] == "turns_used_up; in 4 turns: dropped 1, first 'what?'"
-        assert (row["format"], row["length"]) == (pytest.approx(1 / 3), 6)
-        assert len(row["doc"]["image_sha256"]) == 64
+        assert (row.turns, row.lost_turns, row.dropped) == (6, 2, 4)
+        assert row.filtered_resps == (",".join(["none", "action_right", "action_left"] * 2),)
+        assert row.note == "turns_used_up; in 4 turns: dropped 1, first 'what?'"
+        assert (row.format, row.length) == (pytest.approx(1 / 3), 6)
+        assert len(row.doc.image_sha256) == 64
     assert len({path for sample in engine.samples for path in sample.images}) == 2 * 4  # none again where none moved
     assert not list((tmp_path / "images").iterdir())
     assert (
@@ -494,8 +495,8 @@ def test_a_real_model_plays_through_the_loop(tiny_model, tmp_path):
         simulator="field", form="brief", repeats=2, temperature=1.0, max_new_tokens=6, image_width=168, max_turns=3
     )
     rows = run(load_model(str(tiny_model)), own_levels(2), cfg, tmp_path, batch_size=3, pictures=True)
-    assert [row["turns"] for row in rows] == [3] * 4
-    assert all(3 <= row["length"] <= 18 for row in rows)
+    assert [row.turns for row in rows] == [3] * 4
+    assert all(3 <= row.length <= 18 for row in rows)
     assert rows == run(load_model(str(tiny_model)), own_levels(2), cfg, tmp_path, batch_size=3, pictures=True)
 
 
@@ -587,14 +588,14 @@ def test_a_failing_simulator_ends_its_episode_and_loses_no_record(fake, tmp_path
         return fake(mode, next(calls), ["/nonexistent/python"] if mode == "start" else None)
 
     rows = run(runner, own_levels(4), FIELD, tmp_path, batch_size=1, new_simulator=new)
-    assert [row["failed"] for row in rows] == [True] * 4
-    assert [row["frames"] for row in rows] == [3, 2, 0, 4]
-    assert [row["score"] for row in rows] == pytest.approx([0.8 * 0.01 * 20 * n for n in (2, 1, 0, 3)])
+    assert [row.failed for row in rows] == [True] * 4
+    assert [row.frames for row in rows] == [3, 2, 0, 4]
+    assert [row.score for row in rows] == pytest.approx([0.8 * 0.01 * 20 * n for n in (2, 1, 0, 3)])
     for row, words in zip(
         rows, ("did not answer in time", "exit code 7", "does not start", "exit code 7"), strict=True
     ):
-        assert row["note"].startswith("simulator_error: the simulator ")
-        assert words in row["note"]
+        assert row.note.startswith("simulator_error: the simulator ")
+        assert words in row.note
 
 
 def test_a_failure_leaves_the_other_episodes_alone(fake, tmp_path):
@@ -607,8 +608,8 @@ def test_a_failure_leaves_the_other_episodes_alone(fake, tmp_path):
     tasks = own_levels(3)
     rows = run(runner, tasks, FIELD, tmp_path, batch_size=3, new_simulator=new)
     alone = run(runner, tasks, FIELD, tmp_path)
-    assert [row["failed"] for row in rows] == [False, True, False]
-    assert [rows[i]["score"] for i in (0, 2)] == [alone[i]["score"] for i in (0, 2)]
+    assert [row.failed for row in rows] == [False, True, False]
+    assert [rows[i].score for i in (0, 2)] == [alone[i].score for i in (0, 2)]
 
 
 def test_without_the_simulator_nothing_is_started(tmp_path, monkeypatch):
@@ -681,7 +682,7 @@ def test_pictures_change_nothing_in_gfootball(tmp_path):
 @needs_gfootball
 def test_the_runner_scores_more_than_idle_in_gfootball(tmp_path):
     tasks, cfg = own_levels(8), FootballEval(simulator="gfootball", repeats=1)
-    scores = [[row["score"] for row in run(p, tasks, cfg, tmp_path, batch_size=2)] for p in (runner, idle)]
+    scores = [[row.score for row in run(p, tasks, cfg, tmp_path, batch_size=2)] for p in (runner, idle)]
     assert wilcoxon(*scores, alternative="greater").pvalue < 0.05
 
 
@@ -691,7 +692,7 @@ def test_gfootball_plays_level_files_and_survives_being_killed(tmp_path):
     (tmp_path / "levels" / "open_goal_1.py").write_text(LEVEL_FILE)
     (task,) = read_levels(tmp_path / "levels")
     cfg = FootballEval(simulator="gfootball", repeats=2)
-    assert sum(row["accuracy"] for row in run(runner, [task], cfg, tmp_path)) >= 1  # nobody is in the way
+    assert sum(row.accuracy for row in run(runner, [task], cfg, tmp_path)) >= 1  # nobody is in the way
     pitch = Gfootball(0, tmp_path / "log")
     pitch.reset(task.level, 0)
     os.kill(pitch._process.pid, 9)

@@ -17,6 +17,8 @@ FINDS: dict[str, list[bytes]] = {
     ],
     "records": [b"[[]]", b"[1]", b'{"a": 1}', b"[" * 100_000],  # no rows of fields
     "manifest": [b"[" * 100_000],
+    "predictions_jsonl": [b"[" * 100_000],
+    "samples": [b"[" * 100_000, b'{"kind": "x"}'],
 }
 """Target -> inputs that once ended in a traceback."""
 NASTY = (

@@ -9,16 +9,27 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lm_eval.loggers import EvaluationTracker
 
-from evals.importers import StoredAnswer, benchmark_name, options_in, read_answers
+from evals.agents import sokoban
+from evals.agents.sokoban_levels import LevelSpec, generate
+from evals.importers import read_answers
+from evals.importers.lm_eval import options_in
+from evals.importers.stored import StoredAnswer, accuracy_of, benchmark_name, gold_of
+from evals.inputs import prepare
 from evals.problems import Problem
+from evals.registry import find
+from evals.samples import Doc, SampleRow, read_samples, write_samples
 from evals.scorers.items import Item
 from evals.scorers.stock_worker import _lm_eval
 from evals.scoring import sample_row, score_response, write_jsonl
 from lmmr1.types import Rollout, UserError
+from tests.benchmark_files import write_all
 
 DATA = Path(os.environ.get("LMMR1_DATA", "../shared/data"))
+TINY = LevelSpec(name="tiny", height=5, width=5, boxes=1, max_moves=12)
 FORMULA = '=1+1 is $x_1$, "quoted"\nand\ta tab'
 
 
@@ -32,7 +43,7 @@ def own_file(
         problem = Problem(id, f"question {id}", gold, "c", choices=tuple(choices))
         rollout = Rollout(id, (1, 2), (0.0, 0.0), response, finish)
         samples.append(sample_row(number, problem, f"hash-{id}", rollout, score_response(response, gold, choices)))
-    write_jsonl(folder / "samples.jsonl", samples)
+    write_samples(folder / "samples.jsonl", samples)
     (folder / "record.json").write_text(json.dumps([{"benchmark": benchmark}]))
     return folder / "samples.jsonl"
 
@@ -68,25 +79,25 @@ def test_own_samples(tmp_path):
         tmp_path / "p" / "fre" / "3" / "eval" / "micro_chain", [("a", "2", "<answer>2</answer>"), ("b", "3", FORMULA)]
     )
     first, second = read_answers([tmp_path])
-    assert first == StoredAnswer(
-        "micro_chain", "fre", "3", Item("a", "2"), "<answer>2</answer>", {"stored:accuracy": True}, "hash-a", "stop",
-        str(tmp_path / "p/fre/3/eval/micro_chain/samples.jsonl"),
-    )  # fmt: skip
+    file = tmp_path / "p/fre/3/eval/micro_chain/samples.jsonl"
+    row = next(read_samples(file))
+    assert first == StoredAnswer("micro_chain", "fre", "3", row, {"stored:accuracy": True}, str(file))
+    assert first.item == Item("a", "2") and (row.prompt_hash, row.finish, row.category) == ("hash-a", "stop", "c")
     assert second.response == FORMULA and second.stored == {"stored:accuracy": False}
 
 
 def test_own_samples_outside_of_a_results_folder_and_with_options(tmp_path):
     file = own_file(tmp_path / "out" / "x", [("a", "B", "B")], ("cat", "dog"), "length", "mmstar")
     (answer,) = read_answers([file])
-    assert (answer.arm, answer.run, answer.benchmark, answer.finish) == ("out", "", "mmstar", "length")
+    assert (answer.arm, answer.run, answer.benchmark, answer.row.finish) == ("out", "", "mmstar", "length")
     assert answer.item == Item("a", "B", ("cat", "dog"))
 
 
 def test_cells_of_a_data_set_reach_the_scorer(tmp_path):
     file = own_file(tmp_path / "out" / "olympiadbench", [("a", "2.5", "2.51")], benchmark="olympiadbench")
-    row = json.loads(file.read_text())
-    row["doc"]["cells"] = {"answer_type": "Numerical", "error": "1e-1", "precision": None}
-    write_jsonl(file, [row])
+    (row,) = read_samples(file)
+    cells = {"answer_type": "Numerical", "error": "1e-1", "precision": None}
+    write_samples(file, [row.model_copy(update={"doc": row.doc.model_copy(update={"cells": cells})})])
     assert read_answers([file])[0].item == Item("a", "2.5", (), "Numerical", 0, "1e-1")
 
 
@@ -95,10 +106,12 @@ def test_lm_eval_samples_written_by_lm_eval(tmp_path):
     file = lm_eval_file(tmp_path, "org__model", lm_eval_samples(rows, metric=0))
     answers = read_answers([tmp_path])
     assert [a.response for a in answers] == [response for _, _, response in rows]
-    assert answers[1] == StoredAnswer(
-        "math500", "org__model", "2026-11-20T10-11-12.345678", Item("test/2.json", "\\frac{1}{2}"), rows[1][2],
-        {"stored:exact_match": False}, "hash-test/2.json", "", str(file),
+    row = SampleRow(
+        doc_id=1, doc=Doc(id="test/2.json", question="p test/2.json"), target="\\frac{1}{2}", resps=((rows[1][2],),),
+        prompt_hash="hash-test/2.json", accuracy=0.0,
     )  # fmt: skip
+    run = "2026-11-20T10-11-12.345678"
+    assert answers[1] == StoredAnswer("math500", "org__model", run, row, {"stored:exact_match": False}, str(file))
 
 
 def test_lm_eval_filters_are_verdicts_of_one_answer(tmp_path):
@@ -111,6 +124,7 @@ def test_lm_eval_filters_are_verdicts_of_one_answer(tmp_path):
     (answer,) = read_answers([tmp_path])
     assert answer.benchmark == "gpqa_diamond" and answer.item == Item("0", "B", ("x", "y"))
     assert answer.stored == {"stored:exact_match[strict-match]": False, "stored:exact_match[flexible-extract]": True}
+    assert answer.row.accuracy is None, "the filters differ"
 
 
 def lmms_eval_file(folder: Path, rows: list[dict], task="mmstar") -> Path:
@@ -131,11 +145,13 @@ def test_lmms_eval_samples(tmp_path):
     ]  # fmt: skip
     file = lmms_eval_file(tmp_path / "model", rows)
     first, second = read_answers([tmp_path])
-    assert first == StoredAnswer(
-        "mmstar", "model", "20261120_101112", Item("0", "B", ("cat", "a small, old dog")), "B. it is",
-        {"stored:average": True}, source=str(file),
+    row = SampleRow(
+        doc_id=0, doc=Doc(id="0", question=prompt, choices=("cat", "a small, old dog")), target="B",
+        resps=(("B. it is",),), accuracy=1.0, length=4,
     )  # fmt: skip
+    assert first == StoredAnswer("mmstar", "model", "20261120_101112", row, {"stored:average": True}, str(file))
     assert (second.response, second.item) == ("so 3", Item("1", "3"))
+    assert (second.row.doc.question, second.row.accuracy, second.row.length) == ("How many?", None, 0)
     assert second.stored == {"stored:exact_match": False, "stored:llm_as_judge": True}
 
 
@@ -144,6 +160,12 @@ def dump():
     """VLMEvalKit's own writer."""
     import_module("evals.vlmevalkit")  # contains what importing vlmeval does
     return import_module("vlmeval.smp").dump
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Small benchmark files with the tools' columns."""
+    return write_all(tmp_path_factory.mktemp("files"))
 
 
 @pytest.mark.parametrize("suffix", ["xlsx", "tsv", "csv", "json"])
@@ -158,10 +180,13 @@ def test_vlmevalkit_tables_written_by_vlmevalkit(tmp_path, dump, suffix):
     dump(table.assign(hit=[1, 0], log=["", ""]), str(folder / f"Qwen2.5-VL-3B_MMStar_exact_matching_result.{suffix}"))
     dump(pd.DataFrame({"split": ["none"], "Overall": [0.5]}), str(folder / "Qwen2.5-VL-3B_MMStar_acc.csv"))
     first, second = read_answers([tmp_path])
-    assert first == StoredAnswer(
-        "mmstar", "Qwen2.5-VL-3B", "T20261120_Gabcdef12", Item("0", "B", ("cat", "dog")), "B.",
-        {"stored:hit[exact_matching_result]": True}, source=str(folder / f"Qwen2.5-VL-3B_MMStar.{suffix}"),
+    row = SampleRow(
+        doc_id="0", doc=Doc(id="0", question="q0", category="l", choices=("cat", "dog")), target="B", category="l",
+        subsets=("c",), resps=(("B.",),), accuracy=1.0,
     )  # fmt: skip
+    source = ("mmstar", "Qwen2.5-VL-3B", "T20261120_Gabcdef12")
+    stored = {"stored:hit[exact_matching_result]": True}
+    assert first == StoredAnswer(*source, row, stored, str(folder / f"Qwen2.5-VL-3B_MMStar.{suffix}"))
     assert second.response == "NA" and second.item == Item("7", "A", ("1", "2"))
 
 
@@ -170,8 +195,10 @@ def test_vlmevalkit_columns_of_the_mathematical_data_sets(tmp_path, dump):
     tables = {
         "MathVista_MINI": {"index": "1", "answer": "7", "choices": "['5', '7']", "answer_option": "B",
                            "answer_type": "text", "precision": "", "question_type": "multi_choice"},
-        "MathVerse_MINI_Vision_Only": {"index": "2", "answer": "40°"},
-        "OlympiadBench_EN": {"index": "3", "final_answer": "['$2.5$']", "answer_type": "Numerical", "error": "1e-1"},
+        "MathVerse_MINI_Vision_Only": {"index": "2", "answer": "40°", "problem_index": "17", "category": "x",
+                                       "problem_version": "Vision Only"},
+        "OlympiadBench_EN": {"index": "3", "final_answer": "['$2.5$']", "answer_type": "Numerical", "error": "1e-1",
+                             "source": "OE_TO_maths_en_COMP"},
         "MathVision": {"index": "4", "id": "2774", "answer": "A", "choices": "['a,b', \"it's\"]"},
     }  # fmt: skip
     for dataset, row in tables.items():
@@ -182,6 +209,60 @@ def test_vlmevalkit_columns_of_the_mathematical_data_sets(tmp_path, dump):
     assert found["mathverse"].item == Item("2", "40°")
     assert found["olympiadbench"].item == Item("3", "$2.5$", (), "Numerical", 0, "1e-1")
     assert found["mathvision"].item == Item("2774", "A", ("a,b", "it's"))
+    verse, olympiad = found["mathverse"].row, found["olympiadbench"].row
+    assert (verse.cluster, verse.category, verse.accuracy) == ("17", "Vision Only", None), "nobody scored it"
+    assert (olympiad.category, olympiad.subsets) == ("OE_TO_maths_en_COMP", ("text_only",))
+
+
+def test_an_imported_table_groups_its_items_as_the_evaluation_of_the_same_table_does(tmp_path, files, dump):
+    """Category, subsets, cluster, options and gold of VLMEvalKit's own tables: our problems against the importer's rows."""
+    tables = {"mathverse": "MathVerse_MINI", "mmstar": "MMStar", "olympiadbench": "OlympiadBench_EN"}
+    tables |= {"mathvision": "MathVision", "mathvista_mini": "MathVista_MINI"}
+    for name, table in tables.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        problems = {p.id: p for p in prepare(find(name), files, None, None, folder, any_data=True).problems}
+        rows = pd.read_csv(files / f"{table}.tsv", sep="\t", dtype=str, keep_default_na=False)
+        dump(rows.drop(columns="image").assign(prediction="B"), str(folder / f"m_{table}.tsv"))
+        found = {str(a.row.doc_id): a for a in read_answers([folder / f"m_{table}.tsv"])}
+        assert problems.keys() <= found.keys() and problems
+        for id, p in problems.items():
+            row = found[id].row
+            assert (row.category, row.subsets, row.cluster) == (p.category, p.subsets, p.cluster), (name, id)
+            if name != "mathverse":  # whose options stand in the text of the question
+                assert row.doc.choices == p.choices and (not p.choices or row.target == p.answer)
+            assert isinstance(found[id].item, Item)
+
+
+@given(gold=st.sampled_from(["A", "(B)", " B ", "5", "7", "x"]), choices=st.lists(st.sampled_from("57xA"), max_size=10))
+def test_a_gold_is_the_letter_of_the_right_option_or_stays_what_it_is(gold, choices):
+    found = gold_of(gold, choices)
+    bare = gold.strip(" ()")
+    if choices and bare in ("A", "B"):
+        assert found == bare
+    elif choices.count(gold) == 1:
+        assert choices["ABCDEFGHIJ".index(found)] == gold
+    else:
+        assert found == gold
+
+
+def test_an_answer_is_right_or_wrong_where_the_verdicts_of_its_file_agree():
+    assert [accuracy_of(v) for v in ({}, {"a": True, "b": True}, {"a": False}, {"a": True, "b": False})] == [
+        None, 1.0, 0.0, None,
+    ]  # fmt: skip
+
+
+def test_episodes_of_games_are_no_answers_to_score(tmp_path):
+    folder = tmp_path / "out" / "micro_sokoban"
+    rows = sokoban.run(
+        sokoban.scripted(sokoban.idle), generate(TINY, 2, seed=0), sokoban.SokobanEval(), 4, tmp_path / "x"
+    )
+    own_file(tmp_path / "out" / "micro_chain", [("a", "2", "2")])
+    folder.mkdir()
+    write_samples(folder / "samples.jsonl", rows)
+    assert [a.benchmark for a in read_answers([tmp_path / "out"])] == ["micro_chain"]
+    with pytest.raises(UserError, match="no stored answers found"):
+        read_answers([folder])
 
 
 def test_the_harness_own_file_beside_our_samples_is_a_copy(tmp_path):
@@ -232,6 +313,12 @@ def broken(tmp_path: Path, case: str) -> Path:
     elif case == "own without responses":
         file = own_file(own, [("a", "2", "2")])
         write_jsonl(file, [{k: v for k, v in json.loads(file.read_text()).items() if k != "resps"}])
+    elif case == "own first line":
+        file = own_file(own, [("a", "2", "2")])
+        file.write_text(file.read_text()[:-40])
+    elif case == "nested":
+        file = lm_eval_file(tmp_path, "m", lm_eval_samples([("a", "2", "2")]))
+        file.write_text("[" * 100_000)
     elif case == "log-likelihood":
         row = lm_eval_samples([("a", "2", "2")])[0] | {"resps": [[[-1.5, False]]]}
         file = lm_eval_file(tmp_path, "m", [row])
@@ -260,8 +347,10 @@ def broken(tmp_path: Path, case: str) -> Path:
 @pytest.mark.parametrize(
     ("case", "said"),
     [
-        ("truncated", "samples.jsonl, line 2: not JSON"),
-        ("own without responses", "line 1: field `resps` is missing; expected a row as this suite writes it"),
+        ("truncated", "samples.jsonl, line 2: not a sample (Expecting"),
+        ("own without responses", "line 1: `resps`: Field required; run the evaluation again"),
+        ("own first line", "samples.jsonl, line 1: not a sample (Expecting"),
+        ("nested", "line 1: not JSON (maximum recursion depth exceeded"),
         ("log-likelihood", "line 1: no response text"),
         ("lm-eval without target", "line 1: field `target` is missing; expected a row as lm-eval writes it"),
         ("table without index", "m_MMStar.csv: column `index` is missing"),

@@ -374,7 +374,7 @@ def test_protocol_vlmevalkit_scores_as_the_tool_scores(files, tmp_path, server, 
     records, _ = run_paper(files, tmp_path, server.url, names=(name,), protocol="vlmevalkit", text=text)
     rows = samples_of(tmp_path / "out", name)
     own = tool[name]
-    own.data["prediction"] = [row["resps"][0][0] for row in rows]
+    own.data["prediction"] = [row.response for row in rows]
     file = tmp_path / f"m_{TABLES[name]}.tsv"
     own.data.drop(columns="image").to_csv(file, sep="\t", index=False)
     table = own.evaluate(str(file), model="gpt-4o-mini", nproc=4)
@@ -383,7 +383,7 @@ def test_protocol_vlmevalkit_scores_as_the_tool_scores(files, tmp_path, server, 
         theirs = float(overall["acc"].iloc[0]) / 100
     else:
         theirs = float(table["Overall"].mean()) / (100 if name == "mathverse" else 1)
-    if name == "mmstar" and any(row["note"] == "guessed" for row in rows):
+    if name == "mmstar" and any(row.note == "guessed" for row in rows):
         pytest.skip("the tool guesses by the global random generator")
     assert records[0].value == pytest.approx(theirs)
 

@@ -17,7 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 from lmmr1.types import UserError
 from reports import power
 from reports.paired import Discordance, clustered_bootstrap, discordance, mcnemar_p, tango_interval, tango_p, tango_z
-from reports.statistics import adjusted, difference_interval, published_interval, score_interval, wilson
+from reports.statistics import Design, adjusted, difference_interval, published_interval, score_interval, wilson
 from reports.unpaired import Share, average_difference, effective_n, largest_discordance, share_difference
 from reproduce.published import registry
 
@@ -169,7 +169,7 @@ def test_clusters_widen_the_interval_to_the_right_coverage():
     for _ in range(trials):
         first, second, labels = clustered(rng, 100, 5, 0.1)
         plain = difference_interval([first[None] * 0.5], [second[None] * 0.5])
-        whole = difference_interval([first[None]], [second[None]], [labels])
+        whole = difference_interval([first[None]], [second[None]], [Design(labels)])
         low, high = clustered_bootstrap(first - second, labels, resamples=300)
         naive += plain.low <= truth / 2 <= plain.high
         right += whole.low <= truth <= whole.high
@@ -239,6 +239,113 @@ def test_difference_to_a_printed_number_covers(runs):
     assert 0.93 <= hits / trials <= 0.98
 
 
+# ------------------------------------------------------------------------------------- clusters and strata
+
+
+@st.composite
+def designed(draw, strata: int = 4, clusters: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(differences in [-1, 1], stratum labels, cluster labels), each (n,): any clusters in any strata, at least 2."""
+    n = draw(st.integers(2, 25))
+    values = draw(st.lists(st.integers(-4, 4), min_size=n, max_size=n))
+    of = draw(st.lists(st.integers(0, strata - 1), min_size=n, max_size=n))
+    problems = draw(st.lists(st.integers(0, clusters - 1), min_size=n, max_size=n).filter(lambda p: len(set(p)) > 1))
+    return np.array(values) / 4, np.array(of).astype(str), np.array(problems).astype(str)
+
+
+def variance(values: np.ndarray, design: Design | None = None) -> tuple[float, float]:
+    """(variance of the mean, degrees of freedom) of a difference; `points`, so that no floor stands in the way."""
+    found = difference_interval([values[None]], [np.zeros((1, len(values)))], design and [design], points=True)
+    return found.item_variance, found.df
+
+
+@given(data=designed())
+def test_a_design_that_says_nothing_changes_nothing(data):
+    """Every item its own cluster, or all items of one category: the plain formula var(d) / n with n - 1."""
+    values, _, _ = data
+    n, one = len(values), np.full(len(values), "x")
+    plain = pytest.approx((values.var(ddof=1) / n, n - 1), **EXACT)
+    designs = [None, Design(np.arange(n)), Design(strata=one), Design(np.arange(n), one)]
+    assert all(variance(values, design) == plain for design in designs)
+
+
+@given(data=designed(), seed=st.integers(0, 9))
+def test_neither_the_order_of_items_nor_the_names_of_labels_matter(data, seed):
+    values, strata, clusters = data
+    mixed = np.random.default_rng(seed).permutation(len(values))
+    renamed = Design(np.char.add("z", clusters[mixed]), np.char.add("cat ", strata[mixed]))
+    assert variance(values, Design(clusters, strata)) == pytest.approx(variance(values[mixed], renamed), **EXACT)
+
+
+@given(data=designed(), shifts=st.lists(st.integers(-3, 3), min_size=4, max_size=4))
+def test_what_differs_between_categories_is_no_sampling_error(data, shifts):
+    values, strata, clusters = data
+    moved = values + np.array(shifts)[strata.astype(int)]
+    for design in (Design(strata=strata), Design(clusters, strata)):
+        assert variance(moved, design) == pytest.approx(variance(values, design), rel=1e-9, abs=1e-9)
+
+
+@given(data=designed())
+def test_clusters_within_categories_are_textbook_stratified_sampling(data):
+    """The sum over categories h of (n_h / n)^2 times the variance of the category's own mean, each by itself."""
+    values, strata, clusters = data
+    inside = np.char.add(np.char.add(strata, "/"), clusters)  # no cluster in two categories
+    n, want, units = len(values), 0.0, len(set(inside))
+    if units < 2:
+        return
+    for name in set(strata):
+        of = strata == name
+        if len(set(inside[of])) > 1:  # else the category says nothing of its spread
+            want += (of.sum() / n) ** 2 * variance(values[of], Design(inside[of]))[0]
+    df = max(units - len(set(strata)), 1) if want else 1  # where nothing varies there is nothing to count
+    assert variance(values, Design(inside, strata)) == pytest.approx((want, df), **EXACT)
+
+
+def test_a_stratified_variance_computed_by_hand():
+    """a: 1, 0, 1 with s^2 = 1/3; b: 0, 0, 1, 1 with s^2 = 1/3: (3/7)^2 / 9 + (4/7)^2 / 12 = 1/21.
+
+    In clusters {1, 0}, {1} of a and {0, 0}, {1, 1} of b: sums of deviations -1/3, 1/3, -1, 1, so
+    (2 (1/9 + 1/9) + 2 (1 + 1)) / 49 = 40/441.
+    """
+    values, strata = np.array([1, 0, 1, 0, 0, 1, 1.0]), np.array(list("aaabbbb"))
+    assert variance(values, Design(strata=strata)) == pytest.approx((1 / 21, 5))
+    assert variance(values, Design(np.array(list("ppqrrss")), strata)) == pytest.approx((40 / 441, 2))
+
+
+def test_a_cluster_in_several_categories_is_one_unit():
+    """MathVerse: every problem once in every version. The variance is that of the problems' means."""
+    rng = np.random.default_rng(11)
+    first, second, problems = clustered(rng, 30, 5, 0.1)
+    d, versions = first - second, np.tile(np.arange(5), 30)
+    means = d.reshape(30, 5).mean(axis=1)
+    want = pytest.approx((means.var(ddof=1) / 30, 29), **EXACT)
+    assert variance(d, Design(problems, versions)) == want == variance(d, Design(problems))
+    assert variance(d, Design(strata=versions))[0] < 0.7 * means.var(ddof=1) / 30, "the versions hang together"
+
+
+@given(data=designed())
+def test_a_category_with_one_item_adds_its_weight_and_no_variance(data):
+    values, strata, _ = data
+    n = len(values)
+    without, df = variance(values, Design(strata=strata))
+    more = Design(strata=np.append(strata, "alone"))
+    assert variance(np.append(values, 0.75), more) == pytest.approx((without * n**2 / (n + 1) ** 2, df), **EXACT)
+
+
+def test_strata_give_a_macro_average_the_right_coverage():
+    """Categories of very different levels, weighed alike: the interval covers, and one that takes the levels for
+    sampling error is wider than it need be."""
+    rng, levels, sizes, trials, hits, wide = np.random.default_rng(12), (0.9, 0.5, 0.1), (30, 60, 90), 600, 0, 0
+    strata = np.repeat(np.arange(3), sizes)
+    weights = sum(sizes) / (3 * np.repeat(sizes, sizes))
+    for _ in range(trials):
+        scores = (rng.random(sum(sizes)) < np.repeat(levels, sizes)) * weights
+        right = score_interval([scores[None]], [Design(strata=strata)], points=True)
+        hits += right.low <= 0.5 <= right.high
+        wide += score_interval([scores[None]], points=True).half_width > 1.2 * right.half_width
+    assert 0.93 <= hits / trials <= 0.97
+    assert wide == trials
+
+
 # ------------------------------------------------------------------------------------- order and extremes
 
 
@@ -252,7 +359,7 @@ def test_order_of_rows_never_matters():
     )
     assert discordance(first, second) == discordance(first[mixed], second[mixed])
     one, other = (
-        difference_interval([a[None]], [b[None]], [c])
+        difference_interval([a[None]], [b[None]], [Design(c)])
         for a, b, c in ((first, second, labels), (first[mixed], second[mixed], labels[mixed]))
     )
     assert (one.mean, one.low, one.high, one.p) == pytest.approx((other.mean, other.low, other.high, other.p))
@@ -284,7 +391,7 @@ def test_all_lost_or_all_gained():
     lambda: clustered_bootstrap(np.ones(4), np.arange(4), np.array(["a", "a", "a", "b"])),
     lambda: Share(0.5, 0),
     lambda: Share(1.5, 10),
-    lambda: difference_interval([np.ones((1, 5))], [np.ones((1, 5))], [np.zeros(5)]),
+    lambda: difference_interval([np.ones((1, 5))], [np.ones((1, 5))], [Design(np.zeros(5))]),
     lambda: published_interval([np.ones((1, 0))], [Share(0.5, 10)]),
     lambda: score_interval([np.ones((3, 0))]),
 ])  # fmt: skip

@@ -34,6 +34,8 @@ from evals.agents.sokoban_prompt import SECTION, messages, parse
 from evals.agents.sokoban_solver import PushGrid, SearchLimit, Solution, solve, upper_reward
 from evals.agents.sokoban_view import MIN_CELL, TILES, read_picture, render, strip, write_picture
 from evals.records import Protocol
+from evals.samples import line_of
+from evals.samples import parse as parse_row
 from lmmr1.sokoban import MAX_STEPS, MAX_TEXT, Action, Level, State, play, read_levels
 from lmmr1.types import Rollout, UserError
 
@@ -529,17 +531,17 @@ def test_perfect_player_scores_100_and_idle_player_the_closed_form(tasks, tmp_pa
     cfg = SokobanEval(form=form, repeats=2)
     perfect_rows = sokoban.run(scripted(perfect, form), tasks, cfg, 4, tmp_path)
     assert level_mean(perfect_rows, "score") == (100, 0, 8)
-    assert {row["note"] for row in perfect_rows} == {"solved"}
-    assert {(row["accuracy"], row["format"]) for row in perfect_rows} == {(1.0, 1.0)}
+    assert {row.note for row in perfect_rows} == {"solved"}
+    assert {(row.accuracy, row.format) for row in perfect_rows} == {(1.0, 1.0)}
     idle_rows = sokoban.run(scripted(idle, form), tasks, cfg, 4, tmp_path)
     assert level_mean(idle_rows, "score")[0] == pytest.approx(idle_score(task.upper_reward for task in tasks))
-    assert {row["note"] for row in idle_rows} == {"no_action; dropped 1, first ''"}
+    assert {row.note for row in idle_rows} == {"no_action; dropped 1, first ''"}
 
 
 @needs_boxoban
 def test_perfect_player_scores_100_on_boxoban(tmp_path):
     rows = sokoban.run(scripted(perfect), read_tasks(BOXOBAN, limit=4), SokobanEval(repeats=1), 8, tmp_path)
-    assert [row["score"] for row in rows] == [100.0] * 4
+    assert [row.score for row in rows] == [100.0] * 4
 
 
 class Answers:
@@ -562,17 +564,17 @@ def test_rows_say_what_was_shown_said_played_and_earned(tasks, tmp_path):
     engine = Answers([solution, "<think>\ud800</think><answer>jump, fly</answer>", "x" * 10**6])
     rows = sokoban.run(player(engine), tasks[:3], SokobanEval(seed=9), 7, tmp_path)
     assert engine.calls == [(2, 3, (9, 0), 0.1), (1, 3, (9, 2), 0.1)]
-    assert [(row["doc_id"], row["repeat"]) for row in rows] == [(i, k) for i in range(3) for k in range(3)]
+    assert [(row.doc_id, row.repeat) for row in rows] == [(i, k) for i in range(3) for k in range(3)]
     first, dropped, huge = rows[:3]
-    assert (first["score"], first["accuracy"], first["steps"]) == (100, 1.0, tasks[0].moves)
-    assert first["target"] == f"{tasks[0].upper_reward:.1f}"
-    assert (dropped["score"], dropped["dropped"]) == (pytest.approx(score(0, tasks[0].upper_reward)), 2)
-    assert dropped["note"] == "no_action; dropped 2, first 'jump'"
-    assert huge["note"] == "no_action; dropped 1, first a text of 1000000 characters"
-    assert len({row["prompt_hash"] for row in rows}) == 3  # by level: the pictures differ
+    assert (first.score, first.accuracy, first.steps) == (100, 1.0, tasks[0].moves)
+    assert first.target == f"{tasks[0].upper_reward:.1f}"
+    assert (dropped.score, dropped.dropped) == (pytest.approx(score(0, tasks[0].upper_reward)), 2)
+    assert dropped.note == "no_action; dropped 2, first 'jump'"
+    assert huge.note == "no_action; dropped 1, first a text of 1000000 characters"
+    assert len({row.prompt_hash for row in rows}) == 3  # by level: the pictures differ
     for row in rows:
-        json.dumps(row).encode("ascii")
-        assert Level.parse(row["doc"]["level"]) == tasks[row["doc_id"]].level
+        assert parse_row(line_of(row).encode("ascii"), "x") == row
+        assert Level.parse(row.doc.level) == tasks[row.doc_id].level
     assert len(list((tmp_path / "images").iterdir())) == 3
 
 
@@ -604,10 +606,10 @@ def test_records_count_levels_not_repeats(tasks, tmp_path):
 def test_strips_are_written_for_the_levels_that_paid_most(tasks, tmp_path):
     right = answer_text("tags", perfect(tasks[2].level))
     rows = sokoban.run(player(Answers(["nothing", right])), tasks, SokobanEval(repeats=2), 16, tmp_path)
-    best = max(rows, key=lambda row: row["best_reward"])
-    assert best["repeat"] == 1
+    best = max(rows, key=lambda row: row.best_reward)
+    assert best.repeat == 1
     paths = sokoban.write_strips(rows, "tags", tmp_path / "strips", 3)
-    assert paths[0].name == f"{best['doc_id']:05d}-1.png"
+    assert paths[0].name == f"{best.doc_id:05d}-1.png"
     assert len(paths) == len({path.name.partition("-")[0] for path in paths}) == 3
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
@@ -619,8 +621,8 @@ def test_a_real_model_plays_through_the_loop(tiny_model, tmp_path):
     cfg = SokobanEval(form="brief", repeats=2, temperature=1.0, max_new_tokens=8, image_side=168)
     rows = sokoban.run(load_model(str(tiny_model)), generate(TINY, 3, seed=0), cfg, 4, tmp_path)
     assert len(rows) == 6
-    assert all(1 <= row["length"] <= 8 for row in rows)
-    assert len({row["resps"][0][0] for row in rows}) > 3  # repeats differ
+    assert all(1 <= row.length <= 8 for row in rows)
+    assert len({row.response for row in rows}) > 3  # repeats differ
     again = sokoban.run(load_model(str(tiny_model)), generate(TINY, 3, seed=0), cfg, 4, tmp_path)
     assert rows == again
 

@@ -287,11 +287,12 @@ def replay(row: SampleRow, seed: int) -> list[Frame]:
     seed: that of the evaluation. Raises UserError for a row that was not played there.
     """
     try:
-        assert isinstance(row, FootballRow)
+        if not isinstance(row, FootballRow):
+            raise ValueError(row.kind)
         level = _LEVEL.validate_json(row.doc.level)
         moves = [_MOVES[name] for name in row.filtered_resps[0].split(",") if name != "none"]
         match = Match(football_field.Pitch(), level, episode_seed(seed, row.doc.id, row.repeat))
-    except (AssertionError, KeyError, IndexError, ValueError) as e:
+    except (KeyError, IndexError, ValueError) as e:
         raise UserError(f"doc_id {row.doc_id}: not played on the embedded pitch ({type(e).__name__})") from None
     frames = [match.frame]
     for move in moves:

@@ -123,6 +123,7 @@ def _common(
     return {
         "task": benchmark.name,
         "protocol": protocol.name,
+        "instruction": "",  # the form names it: every player is asked in the words of sokoban_prompt or football_prompt
         "instruction_sha256": hashlib.sha256(json.dumps(chat).encode()).hexdigest()[:16],
         "images": "first",
         "decoding": {**settings["decoding"], "levels": levels.name},
