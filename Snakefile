@@ -36,10 +36,10 @@ EVALUATE = (
 )
 
 
-def through(round_, benchmarks=None):
+def through(round_, benchmarks=None, service=()):
     """The module that runs an evaluation: on GPUs of its own and, where its protocol asks one, with a judge."""
     if plan.evaluations.judged(round_, benchmarks):
-        return ["reproduce.judge", "--model", plan.evaluations.judge_of(round_)]
+        return ["reproduce.judge", *(["--service", *service] if service else [])]
     return ["reproduce.gpu"]
 
 
@@ -59,6 +59,9 @@ localrules:
 
 include: "reproduce/rules/data.smk"
 include: "reproduce/rules/train.smk"
+
+
+include: "reproduce/rules/judge.smk"
 
 
 if plan.profile.eval.jobs == "arm":
