@@ -12,5 +12,5 @@ rule judge:
         model=lambda wc: plan.evaluations.judge_of(plan.evaluations.main),
     shell:
         # the file at once (docs/paper_scale.md), and a shell that stays: it is what Snakemake ends
-        "printf '{{\"pid\": %d, \"workflow\": %d, \"log\": \"%s\"}}' $$ $PPID {log:q} > {output:q}.new && mv {output:q}.new {output:q} "
+        'printf \'{{"pid": %d, "workflow": %d, "log": "%s"}}\' $$ $PPID {log:q} > {output:q}.new && mv {output:q}.new {output:q} '
         "&& {PYTHON} reproduce.judge_service --model {params.model:q} {output:q} {OWN_GPUS} > {log:q} 2>&1 || exit $?"

@@ -25,9 +25,7 @@ rule evaluate_round:
     resources:
         **plan.resources("evaluate"),
     params:
-        through=lambda wc: through(
-            way(wc), service=plan.judge_file(way(wc), wc.arm)
-        ),
+        through=lambda wc: through(way(wc), service=plan.judge_file(way(wc), wc.arm)),
         arguments=lambda wc: plan.evaluations.arguments(way(wc), wc.arm),
     shell:
         EVALUATE
