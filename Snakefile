@@ -31,15 +31,13 @@ SEAL = ' && cd "$(dirname {output})" && f="$(basename {output})" && sha256sum "$
 GPUS = plan.profile.resources.train.gpus
 TRAIN = f"{PYTHON} {f'reproduce.gpu {GPUS} env {PYTHON} ' if GPUS else ''}{plan.launcher}lmmr1.train"
 OWN_GPUS = plan.profile.resources.evaluate.gpus
-EVALUATE = (
-    "{PYTHON} {params.through:q} {OWN_GPUS} env {PYTHON} evals.run {params.arguments:q} > {log} 2>&1"
-)
+EVALUATE = "{PYTHON} {params.through:q} {OWN_GPUS} env {PYTHON} evals.run {params.arguments:q} > {log} 2>&1"
 
 
-def through(round_, benchmarks=None):
+def through(round_, benchmarks=None, service=()):
     """The module that runs an evaluation: on GPUs of its own and, where its protocol asks one, with a judge."""
     if plan.evaluations.judged(round_, benchmarks):
-        return ["reproduce.judge", "--model", plan.evaluations.judge_of(round_)]
+        return ["reproduce.judge", *(["--service", *service] if service else [])]
     return ["reproduce.gpu"]
 
 
@@ -59,6 +57,7 @@ localrules:
 
 include: "reproduce/rules/data.smk"
 include: "reproduce/rules/train.smk"
+include: "reproduce/rules/judge.smk"
 
 
 if plan.profile.eval.jobs == "arm":
@@ -102,7 +101,12 @@ rule reproduce_all:
         # the edge files of every run are targets, so a crashed stage can never hide behind an old report
         plan.runs(plan.arms, "manifest.json"),
         plan.records(plan.arms),
-        [r for way in plan.evaluations.further for arm in plan.arms for r in plan.evaluations.records(way, arm)],
+        [
+            r
+            for way in plan.evaluations.further
+            for arm in plan.arms
+            for r in plan.evaluations.records(way, arm)
+        ],
         [r for player in plan.players for r in plan.player_records(player)],
         [plan.results(arm, "scores.csv") for arm in plan.arms],
         f"{REPORT}/index.html",

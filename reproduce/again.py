@@ -15,6 +15,7 @@ from lmmr1.types import UserError
 from reproduce.plan import ROOT, Plan, read_yaml
 
 TARGET = "reproduce_all"
+PUT_BACK = "put it there, or unpack the run again"
 SCORES = "scores.csv"
 """Tables of scores are read from the records, wherever they lie, and belong to the report."""
 
@@ -40,16 +41,22 @@ def report_again(results: Path, cores: str) -> None:
     files = _listed(results)
     rules = _reporting(files, Path(plan.results("report")))
     allowed = ["--allowed-rules", TARGET, *rules]
-    _require_all(files, rules, _listed(results, *allowed))
+    _require_all(files, rules, _listed(results, *allowed, behind=files))
     options = ["--quiet", "rules", "reason", "host", "--cores", cores, "--forcerun", *rules, *allowed]
     if _workflow(results, *options).returncode:
         sys.exit(FAILURE)
 
 
-def _listed(results: Path, *options: str) -> list[_File]:
-    """Every file behind the run's targets, by the workflow's own account."""
+def _listed(results: Path, *options: str, behind: Sequence[_File] = ()) -> list[_File]:
+    """Every file behind the run's targets, by the workflow's own account.
+
+    Raises UserError where that account fails for want of one of the files `behind` the report.
+    """
     done = _workflow(results, "--cores", "1", "--summary", *options, capture=True)
     if done.returncode:
+        words = done.stderr.split()
+        if absent := [file.path for file in behind if file.missing and file.path in words]:
+            raise UserError(f"{results}: cannot be made again, {absent[0]} is missing; {PUT_BACK}")
         sys.stderr.write(done.stderr)
         sys.exit(FAILURE)
     rows = csv.DictReader(io.StringIO(done.stdout), delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -81,7 +88,7 @@ def _require_all(files: Sequence[_File], rules: Sequence[str], makeable: Sequenc
     if left:
         absent = [file.path for file in files if file.rule not in rules and file.missing]
         missing = ", ".join(absent[:3]) or "a file that it is made from"
-        raise UserError(f"{left[0]}: cannot be made again, {missing} is missing; put it there, or unpack the run again")
+        raise UserError(f"{left[0]}: cannot be made again, {missing} is missing; {PUT_BACK}")
 
 
 def _workflow(results: Path, *options: str, capture: bool = False) -> subprocess.CompletedProcess[str]:

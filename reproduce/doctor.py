@@ -18,7 +18,8 @@ from huggingface_hub import try_to_load_from_cache
 
 from evals.agents.football_gfootball import built_version, home
 from lmmr1.types import UserError
-from reproduce.judge import served_models, vllm
+from reproduce.judge import served_models
+from reproduce.judge_service import vllm
 from reproduce.plan import Plan
 from reproduce.profiles import Machine
 

@@ -26,7 +26,7 @@ Role = Literal["baseline", "trained"]
 
 
 class Serve(Settings):
-    """A judge that each evaluation starts with `vllm serve`, on GPUs of its own, and stops when it ends."""
+    """A judge that runs with `vllm serve` beside each evaluation, on GPUs of its own, and is gone when that ends."""
 
     model: str | None = None
     """What to serve, and what the records then name; None: the protocol's judge."""
@@ -238,10 +238,10 @@ class Evaluations:
         serve = self.settings.judge.serve if self.settings.judge else None
         return serve.model if serve else None
 
-    def gpus(self, round_: Round, own: int, benchmarks: Iterable[str] | None = None) -> int:
-        """GPUs of an evaluation that needs `own`, with those of the judge that it starts."""
-        serve = self.settings.judge.serve if self.settings.judge else None
-        return own + serve.gpus if serve and self.judged(round_, benchmarks) else own
+    @property
+    def judge_gpus(self) -> int:
+        """GPUs that a judge of the workflow's own takes, beside those of the evaluation."""
+        return self.settings.judge.serve.gpus if self.settings.judge and self.settings.judge.serve else 0
 
     def unjudged(self) -> dict[str, list[str]]:
         """{protocol: benchmarks that it asks a judge about}, where the profile names no judge."""

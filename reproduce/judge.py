@@ -1,45 +1,32 @@
-"""Run an evaluation together with the judge that it asks.
+"""Run an evaluation that asks a judge.
 
-    python -m reproduce.judge --model MODEL 1 python -m evals.run ...
+    python -m reproduce.judge [--service FILE] GPUS python -m evals.run ...
 
-The workflow says in $LMMR1_JUDGE where the judge is (reproduce/evaluations.py: JudgeSource, as JSON): a server that
-runs already, or one to start here with `vllm serve`. The evaluation begins once the server answers, gets its address as
-`--judge-url`, and the server is stopped when the evaluation ends, however it ends.
-
-It is no service rule of Snakemake's: there all consumers of a service are one group, which begins when the last of
-their checkpoints is trained, and is killed as a whole when the first of them fails (docs/paper_scale.md).
+The evaluation gets the judge's address as `--judge-url`: with FILE that of the service which Snakemake runs beside this
+job (reproduce/judge_service.py), once the judge answers and on the GPUs that the service holds for it; without, that of
+the server in $LMMR1_JUDGE. An evaluation whose service is gone ends: its GPUs are held no longer.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lmmr1.config import parse_settings
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
-from reproduce import gpu
-from reproduce.evaluations import JudgeSource, Serve
+from reproduce import children, gpu
+from reproduce.judge_service import VARIABLE, Service, source
 
-VARIABLE = "LMMR1_JUDGE"
 POLL_SECONDS = 0.5
-STOP_SECONDS = 30.0
-"""After which a server that was asked to end is killed."""
 ANSWER_SECONDS = 5.0
-PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl(2): a signal for the child when its parent dies, even of SIGKILL."""
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """As evals/judge.py asks: without a proxy."""
@@ -62,115 +49,73 @@ def served_models(url: str) -> list[str]:
         ) from None
 
 
-def vllm() -> str:
-    """The program `vllm`: on the path, or beside this Python. Raises UserError where there is none."""
-    found = shutil.which("vllm") or shutil.which("vllm", path=str(Path(sys.executable).parent))
-    if found is None:
-        raise UserError("eval.judge.serve: no program `vllm` here; pip install 'lmmr1[vllm]', or give eval.judge.url")
-    return found
+def ready(path: Path, service: Service, runs: Callable[[], bool]) -> Service:
+    """What the service says once it holds its GPUs and its server answers.
 
-
-@contextlib.contextmanager
-def serving(serve: Serve, model: str, gpus: Sequence[str]) -> Iterator[str]:
-    """The base URL of a server that answers for `model`; it is gone afterwards.
-
-    gpus: names for CUDA_VISIBLE_DEVICES; none: those of this process. Raises UserError where the server ends, or does
-    not answer in time.
+    The wait for GPUs has no end, the one for the server ends after its `seconds`. Raises UserError where the service is
+    gone, or the server does not answer in time.
     """
-    port = _free_port()
-    command = [vllm(), "serve", model, "--host", "127.0.0.1", "--port", str(port), *serve.options]
-    process = _start(command, gpus, start_new_session=True)
-    try:
-        url = f"http://127.0.0.1:{port}/v1"
-        _wait_for(process, url, model, serve.start_seconds)
-        yield url
-    finally:
-        _stop(process)
-
-
-def _wait_for(process: subprocess.Popen[bytes], url: str, model: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if (code := process.poll()) is not None:
-            raise UserError(
-                f"eval.judge.serve: `vllm serve {model}` ended with code {code} before it answered; its own message "
-                "stands above in this log, and eval.judge.serve.options are given to it as they are"
-            )
-        with contextlib.suppress(UserError):
-            if model in served_models(url):
-                return
+    while service.url is None:
+        _require(runs, service)
         time.sleep(POLL_SECONDS)
-    raise UserError(
-        f"eval.judge.serve: `vllm serve {model}` did not answer for {seconds:.0f} s; see this log, or raise "
-        "eval.judge.serve.start_seconds"
-    )
+        service = Service.read(path)
+    deadline = time.monotonic() + service.seconds
+    while service.seconds and not _answers(service):
+        _require(runs, service)
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"eval.judge.serve: `vllm serve {service.model}` did not answer for {service.seconds:.0f} s; see "
+                f"{service.log}, or raise eval.judge.serve.start_seconds"
+            )
+        time.sleep(POLL_SECONDS)
+    return service
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server and all that it started: asked first, since it frees its GPU memory by itself."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
+def _answers(service: Service) -> bool:
+    with contextlib.suppress(UserError):
+        return service.model in served_models(str(service.url))
+    return False
 
 
-def _start(command: list[str], gpus: Sequence[str], start_new_session: bool = False) -> subprocess.Popen[bytes]:
-    """A child that sees `gpus` (none named: those of this process) and does not outlive this process."""
-    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
-    return subprocess.Popen(
-        command,
-        env=environment,
-        start_new_session=start_new_session,
-        close_fds=False,  # the locks of the GPUs stay held until the child is gone too
-        preexec_fn=_die_with_parent,  # noqa: PLW1509  this process has one thread
-    )
+def _require(runs: Callable[[], bool], service: Service) -> None:
+    """Raises UserError, with the service's last words, where it is gone."""
+    if runs():
+        return
+    log = Path(service.log)
+    said = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    raise UserError(f"the judge's service has ended; see {service.log}: {said[-1] if said else 'it is empty'}")
 
 
-def _free_port() -> int:
-    """One that nobody listens on: several evaluations, each with its judge, share a machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _evaluate(command: list[str], url: str, gpus: Sequence[str]) -> int:
-    """Run the evaluation and return its exit code."""
-    process = _start([*command, "--judge-url", url], gpus)
+def beside(path: Path, command: Sequence[str]) -> int:
+    """Run the evaluation on the service's GPUs and return its exit code. Raises UserError where the service ends."""
+    service = Service.read(path)
+    runs = children.watched(service.pid)
+    service = ready(path, service, runs)
+    process = children.start([*command, "--judge-url", str(service.url)], service.gpus)
     try:
-        return process.wait()
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(POLL_SECONDS)
+            _require(runs, service)
     finally:
         if process.poll() is None:
-            process.terminate()
-            process.wait()
-
-
-def _ended(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
+            children.stop(process)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m reproduce.judge --model MODEL GPUS COMMAND...`: exits as the command does."""
+    """`python -m reproduce.judge [--service FILE] GPUS COMMAND...`: exits as the command does."""
     parser = argparse.ArgumentParser(prog="python -m reproduce.judge")
-    parser.add_argument("--model", required=True, help="name of the judge")
-    parser.add_argument("gpus", type=int, help="of the evaluation")
+    parser.add_argument("--service", type=Path, help="file of the judge's service")
+    parser.add_argument("gpus", type=int, help="of the evaluation, where no service holds them for it")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the evaluation")
     args = parser.parse_args(arguments)
-    source = parse_settings(JudgeSource, json.loads(os.environ.get(VARIABLE) or "{}"), f"${VARIABLE}")
-    if source.serve is None:
-        if source.url is None:
-            raise UserError(f"${VARIABLE}: names no judge; give --config eval='{{judge: {{url: URL}}}}'")
-        gpu.become([*args.command, "--judge-url", source.url], args.gpus)
-    signal.signal(signal.SIGTERM, _ended)
-    # both at once: two evaluations that each hold a judge and wait for the other's GPU would wait for ever
-    held = gpu.hold(source.serve.gpus + args.gpus)
-    with serving(source.serve, args.model, held[: source.serve.gpus]) as url:
-        code = _evaluate(args.command, url, held[source.serve.gpus :])
-    sys.exit(code)
+    if args.service:
+        children.end_on_signals()
+        sys.exit(beside(args.service, args.command))
+    url = source().url
+    if url is None:
+        raise UserError(f"${VARIABLE}: a judge is served to jobs of an arm on this machine alone; give eval.judge.url")
+    gpu.become([*args.command, "--judge-url", url], args.gpus)
 
 
 if __name__ == "__main__":

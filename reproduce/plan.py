@@ -20,7 +20,7 @@ from evals.registry import Benchmark, load_registry
 from lmmr1 import NUMERICS
 from lmmr1.config import Settings, TrackerName, TrainConfig, parse_settings
 from lmmr1.types import UserError
-from reproduce.evaluations import EvalSettings, Evaluations, for_this_launch
+from reproduce.evaluations import EvalSettings, Evaluations, Round, for_this_launch
 from reproduce.profiles import JobKind, JobResources, Machine, merge, nearest, read_profile
 from reproduce.recipes import Recipe, load_recipe
 
@@ -303,13 +303,23 @@ class Plan:
         if not profile.force:
             self.evaluations.check_judge(profile.machine, profile.executor, profile.resources.evaluate.gpus)
 
+    def judge_file(self, round_: Round, arm: str) -> list[str]:
+        """The file of the service that tells an arm's evaluation where its judge is; none where no service runs.
+
+        A judge that runs elsewhere has one too: Snakemake keeps the inputs of a job, and no record may depend on where
+        the judge is. On a cluster, and for jobs of one benchmark, there is no service: each would be a job of its own.
+        """
+        if self.profile.executor != "local" or self.profile.eval.jobs != "arm" or not self.evaluations.judged(round_):
+            return []
+        return [self.results(*round_.folder, arm, "judge.json")]
+
     @property
     def probed(self) -> list[str]:
         """Benchmarks that are compared with the training prompts, as far as their files are there."""
         return self.evaluations.prompted if self.used_stages else []
 
     def probe_arguments(self) -> list[str]:
-        """Where `lmmr1 contamination` finds the files that no rule makes; else where the tools downloaded them."""
+        """Where `lmmr1 contamination` finds the files that no rule makes; no folder: where they were downloaded."""
         settings = self.profile.eval
         where = ["--data-root", settings.data_root] if settings.data_root else []
         return [*where, "--any-data"] if settings.any_data else where

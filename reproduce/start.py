@@ -7,7 +7,7 @@ import sys
 
 from lmmr1.tracking import VARIABLE, require_installed
 from lmmr1.types import UserError
-from reproduce.judge import VARIABLE as JUDGE
+from reproduce.judge_service import VARIABLE as JUDGE
 from reproduce.plan import Plan
 
 

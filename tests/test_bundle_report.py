@@ -83,7 +83,7 @@ def test_a_missing_record_is_named_and_not_measured_again(run):
     record.write_bytes(kept)
     assert done.returncode == 2 and not there, done.stdout + done.stderr
     said = f"cannot be made again, {record.relative_to(run)} is missing"
-    assert f"results/smoke/prompts/none/fre/scores.csv: {said}" in done.stderr
+    assert f"error: results/smoke: {said}" in done.stderr
 
 
 def test_a_rule_that_reports_and_measures_is_refused():

@@ -531,7 +531,8 @@ def test_a_judge_is_served_only_where_there_is_room():
 
 def test_a_url_takes_the_place_of_the_profiles_own_judge():
     assert loaded(**JUDGE_ELSEWHERE).profile.eval.judge.serve is None
-    assert loaded(judge={"serve": {"gpus": 2}}).evaluations.gpus(loaded().evaluations.main, 1) == 3
+    assert loaded(judge={"serve": {"gpus": 2}}).evaluations.judge_gpus == 2
+    assert loaded(**JUDGE_ELSEWHERE).evaluations.judge_gpus == 0
 
 
 def test_another_judge_model_is_part_of_what_is_measured_and_its_place_is_not():

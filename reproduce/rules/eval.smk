@@ -3,6 +3,7 @@ rule evaluate_arm:
     input:
         manifests=lambda wc: plan.runs([wc.arm], "manifest.json"),
         benchmarks=[f for h in HARNESSES for f in plan.benchmark_files(h)],
+        judge=lambda wc: plan.judge_file(plan.evaluations.main, wc.arm),
     output:
         plan.evaluations.outputs(plan.seeds),
     log:
@@ -14,12 +15,12 @@ rule evaluate_arm:
     priority: 1  # an arm's evaluation is longer than one training
     threads: plan.threads("evaluate")
     resources:
-        **(
-            plan.resources("evaluate")
-            | {"gpu": plan.evaluations.gpus(plan.evaluations.main, OWN_GPUS)}
-        ),
+        **plan.resources("evaluate"),
     params:
-        through=through(plan.evaluations.main),
+        through=lambda wc: through(
+            plan.evaluations.main,
+            service=plan.judge_file(plan.evaluations.main, wc.arm),
+        ),
         arguments=lambda wc: plan.evaluations.arguments(plan.evaluations.main, wc.arm),
     shell:
         EVALUATE

@@ -10,6 +10,7 @@ rule evaluate_round:
     input:
         manifests=lambda wc: plan.runs([wc.arm], "manifest.json"),
         benchmarks=[f for h in PROMPTED for f in plan.benchmark_files(h)],
+        judge=lambda wc: plan.judge_file(way(wc), wc.arm),
     output:
         plan.evaluations.further_outputs(plan.seeds),
     log:
@@ -22,12 +23,9 @@ rule evaluate_round:
         arm=alternatives(plan.trained),
     threads: plan.threads("evaluate")
     resources:
-        **(
-            plan.resources("evaluate")
-            | {"gpu": lambda wc: plan.evaluations.gpus(way(wc), OWN_GPUS)}
-        ),
+        **plan.resources("evaluate"),
     params:
-        through=lambda wc: through(way(wc)),
+        through=lambda wc: through(way(wc), service=plan.judge_file(way(wc), wc.arm)),
         arguments=lambda wc: plan.evaluations.arguments(way(wc), wc.arm),
     shell:
         EVALUATE
@@ -40,6 +38,18 @@ use rule evaluate_round as evaluate_round_adopted with:
         kind=alternatives({kind for kind, _ in FOLDERS}),
         key=alternatives({key for _, key in FOLDERS}),
         arm=alternatives(plan.adopted),
+
+
+use rule judge as judge_round with:
+    output:
+        service(plan.results("{kind}", "{key}", "{arm}", "judge.json")),
+    log:
+        plan.results("logs", "judge_{kind}_{key}_{arm}.log"),
+    wildcard_constraints:
+        kind=alternatives({kind for kind, _ in FOLDERS}),
+        key=alternatives({key for _, key in FOLDERS}),
+    params:
+        model=lambda wc: plan.evaluations.judge_of(way(wc)),
 
 
 use rule scores as round_scores with:
