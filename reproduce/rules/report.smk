@@ -203,10 +203,14 @@ rule contamination:
         **plan.resources("report"),
     params:
         benchmarks=",".join(plan.probed),
-        train=lambda wc, input: [word for path in input.train for word in ("--train", path)],
+        train=lambda wc, input: [
+            word for path in input.train for word in ("--train", path)
+        ],
         folder=plan.results("benchmarks"),
         where=plan.probe_arguments(),
-        code=plan.code_of("evals", "contamination.py", "pictures.py", "training_texts.py"),
+        code=plan.code_of(
+            "evals", "contamination.py", "pictures.py", "training_texts.py"
+        ),
     shell:
         "{PYTHON} reproduce.cli contamination --benchmarks {params.benchmarks:q} --benchmark-dir {params.folder:q} "
         "--if-there {params.where:q} {params.train:q} --out {output} > {log} 2>&1"
@@ -226,9 +230,7 @@ rule page:
         completions=plan.runs(plan.trained, "completions.jsonl"),
         timings=plan.timings(),
         styles=[f"{REPORT}/prompts.csv"] if plan.evaluations.styles else [],
-        protocols=(
-            [f"{REPORT}/protocols.csv"] if plan.evaluations.protocols else []
-        ),
+        protocols=([f"{REPORT}/protocols.csv"] if plan.evaluations.protocols else []),
         contamination=[plan.results("contamination.json")] if plan.probed else [],
     output:
         report(
