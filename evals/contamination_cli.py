@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lmmr1.files import write
 from lmmr1.types import UserError
 
 HEADS = (
@@ -69,9 +70,7 @@ def contamination(
     }
     result = summary(found, completed, settings, absent)
     if out is not None:
-        partial = out.with_name(out.name + ".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        partial.replace(out)
+        write(out, json.dumps(result, indent=1) + "\n", sealed=True)
     if as_json:
         print(json.dumps(result, indent=1))
     else:

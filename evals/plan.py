@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, get_args
+from urllib.parse import urlsplit
 
 from evals.aggregate import to_records
 from evals.generation import EngineName, EvalModel
@@ -263,8 +264,11 @@ def worker_count(text: str) -> int | None:
 
 
 def judge_server(url: str | None, timeout: float | None = None) -> JudgeServer | None:
-    """The judge's server at `url`, with the key from $OPENAI_API_KEY if there is one."""
+    """The judge's server at `url`, with the key from $OPENAI_API_KEY if there is one. Raises UserError for no URL."""
     if url is None:
         return None
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError(f"--judge-url {url!r}: expected http://HOST:PORT/v1")
     server = JudgeServer(url, os.environ.get("OPENAI_API_KEY") or "none")
     return dataclasses.replace(server, timeout=timeout) if timeout else server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -120,7 +121,7 @@ def _require_as_recorded(row: tuple, values: pd.Series) -> None:
         )
 
 
-def load_items(row: pd.Series) -> pd.DataFrame:
+def load_items(row: Any) -> pd.DataFrame:
     """What groups the items of one record: index doc_id (sorted), columns `problem`, which items that ask the same
     problem share (MathVerse's five versions do), and `category`."""
     rows = [(str(s.doc_id), s.problem, s.category) for s in read_samples(Path(row.samples))]
@@ -128,18 +129,38 @@ def load_items(row: pd.Series) -> pd.DataFrame:
     return frame.drop_duplicates("doc_id").set_index("doc_id").sort_index()  # repeats of a level are one item
 
 
+def shared_items(rows: pd.DataFrame) -> pd.DataFrame:
+    """`load_items` of one benchmark for all arms in `rows`. Raises UserError where they group their items otherwise:
+    an interval must not depend on whose file says what hangs together."""
+    firsts = list(rows.drop_duplicates("arm").itertuples())
+    found = load_items(firsts[0])
+    for row in firsts[1:]:
+        items = load_items(row)
+        if items.index.equals(found.index) and not items.equals(found):
+            item = items.index[(items != found).any(axis=1)][0]
+            raise UserError(
+                f"{row.samples}: item {item} has problem and category {tuple(items.loc[item])}, in "
+                f"{firsts[0].samples} it has {tuple(found.loc[item])}; evaluate both on the same data"
+            )
+    return found
+
+
 def design_of(items: pd.DataFrame, macro: bool) -> Design:
     """The design of items (`load_items`, in the order of the cells): problems that are shared, categories of a macro
-    average."""
+    average. A category with one problem says nothing of its spread: then the whole is taken as one stratum, whose
+    variance holds the differences between categories too and errs on the wide side."""
     clusters = items.problem.to_numpy(str) if items.problem.duplicated().any() else None
-    strata = items.category.to_numpy(str) if macro and items.category.nunique() > 1 else None
+    problems = items.groupby("category").problem.nunique()
+    strata = items.category.to_numpy(str) if macro and len(problems) > 1 and problems.min() > 1 else None
     return Design(clusters, strata)
 
 
 def load_designs(scores: pd.DataFrame) -> dict[str, Design]:
-    """The design of each benchmark, from the items of its first record."""
-    firsts = scores.drop_duplicates("benchmark")
-    return {row.benchmark: design_of(load_items(row), row.aggregation == "macro") for _, row in firsts.iterrows()}
+    """The design of each benchmark, which its arms agree on. Raises UserError where they do not."""
+    return {
+        str(name): design_of(shared_items(rows), rows.aggregation.iloc[0] == "macro")
+        for name, rows in scores.groupby("benchmark", sort=False)
+    }
 
 
 def require_same_items(path: str, ids: pd.Index, other_path: str, other: pd.Index) -> None:

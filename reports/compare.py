@@ -10,7 +10,7 @@ import pandas as pd
 
 from evals.records import read_records
 from lmmr1.types import UserError
-from reports.cells import Cells, design_of, load_designs, load_items
+from reports.cells import Cells, design_of, load_designs, load_items, shared_items
 from reports.comparable import Taken, differences, printed_cells
 from reports.folders import common_benchmarks, folder_scores, load_paired
 from reports.paired import clustered_bootstrap
@@ -63,7 +63,7 @@ def compare_records(
         check_protocols(rows)
     cells = load_paired([second, first], names)
     arms = (str(first.arm.iloc[0]), str(second.arm.iloc[0]))
-    items = {name: load_items(rows[rows.benchmark == name].iloc[0]) for name in names}
+    items = {name: shared_items(rows[rows.benchmark == name]) for name in names}
     found = [_paired([name], cells, items, arms, rows) for name in names]
     shares = [name for name in names if (rows[rows.benchmark == name].metric != "score").all()]
     return [*found, _paired(shares, cells, items, arms, rows)] if len(shares) > 1 else found
@@ -77,7 +77,7 @@ def _paired(
     designs = [design_of(items[name], macro[name]) for name in names]
     bootstrap, points = None, (rows[rows.benchmark.isin(names)].metric == "score").all()
     if len(names) == 1 and not points and not designs[0].plain:
-        of = (items[names[0]], macro[names[0]])
+        of = (items[names[0]], designs[0].strata is not None)
         bootstrap = _bootstrap(parts[0].mean(axis=0) - base[0].mean(axis=0), *of)
     return Difference(
         column=names[0] if len(names) == 1 else MEAN,
@@ -189,7 +189,9 @@ def _against_printed(
 
 
 def printed_share(cell: Cell, rules: Rules) -> Share:
-    """A printed percentage with its effective number of items (clusters at the rules' ICC)."""
+    """A printed percentage with its effective number of items (clusters at the rules' ICC, parts by their sizes)."""
+    if cell.spec.sizes:  # an unweighted mean of parts: (1/H^2) sum p (1 - p) / n_h
+        return Share(cell.value / 100, len(cell.spec.sizes) ** 2 / sum(1 / size for size in cell.spec.sizes))
     return Share(cell.value / 100, effective_n(cell.spec.n or 0, cell.spec.per_problem, rules.icc))
 
 

@@ -27,6 +27,7 @@ import pandas as pd
 
 from lmmr1 import __version__
 from lmmr1.exits import INCONCLUSIVE, REGRESSION
+from lmmr1.types import UserError
 from reports.compare import MEAN, Difference, compare_published, compare_records, remark_lines, split_comparable
 from reports.files import run_cli, write_text
 from reports.folders import folder_scores
@@ -120,6 +121,12 @@ def differences(
     """
     if Path(against).is_dir():
         reference = folder_scores(Path(against), against)
+        lacking = [name for name in dict.fromkeys(reference.benchmark) if name not in set(candidate.benchmark)]
+        if lacking and benchmarks is None:
+            raise UserError(
+                f"{candidate.arm.iloc[0]}: no records of {', '.join(lacking)}, which {against} has; evaluate them, or "
+                "name with --benchmarks those that shall decide"
+            )
         return compare_records(candidate, reference, benchmarks, cross_protocol)
     return compare_published(candidate, against, registry(), rules(), benchmarks, cross_protocol)
 

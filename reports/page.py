@@ -49,7 +49,7 @@ from reports.played import PLAYED_RULE, strips
 from reports.plots import INK, LINE
 from reports.prompt_styles import CAPTION, text_rows
 from reports.prompt_styles import read_table as read_styles
-from reports.protocols import CAPTION as PROTOCOLS_CAPTION
+from reports.protocols import caption as protocols_caption
 from reports.protocols import read_table as read_protocols
 from reports.protocols import text_rows as protocol_rows
 from reports.provenance import Manifests, Trail, link, read_manifests, settings, versions, wall_times
@@ -141,6 +141,7 @@ def context(args: argparse.Namespace) -> dict[str, Any]:
     played = strips(everybody, agents, limits())
     tables = {p.stem.removeprefix("paper_"): read_cells(p) for p in args.paper_tables}
     styles = read_styles(args.prompt_styles) if args.prompt_styles else None
+    by_protocol = read_protocols(args.protocols) if args.protocols else None
     shown = (args.table, args.contrasts, args.prompt_styles, args.protocols, args.contamination, *args.paper_tables)
     return {
         "profile": table.profile.iloc[0],
@@ -155,8 +156,8 @@ def context(args: argparse.Namespace) -> dict[str, Any]:
         "styles_caption": CAPTION,
         "styles": text_rows(styles) if styles is not None else [],
         "style_columns": [titles[name] for name in dict.fromkeys(styles.column)] if styles is not None else [],
-        "protocols_caption": PROTOCOLS_CAPTION,
-        "protocols": protocol_rows(read_protocols(args.protocols)) if args.protocols else [],
+        "protocols_caption": protocols_caption(by_protocol) if by_protocol is not None else "",
+        "protocols": protocol_rows(by_protocol) if by_protocol is not None else [],
         "exposure": read_exposure(args.contamination, benchmarks) if args.contamination else None,
         "columns": [{"title": title, "average": name in AVERAGES} for name, title, _ in columns(benchmarks)],
         "groups": group_spans(benchmarks),

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from evals.records import read_records
-from reports.cells import Cells, design_of, load_items, macro_weights
+from reports.cells import Cells, design_of, macro_weights, shared_items
 from reports.comparable import Taken, differences, prompt_change
 from reports.compare import printed_share
 from reports.layout import AGENT_CONTRAST, AGENTS, AVERAGES, BASELINE, GROUP_TITLES, PLAYERS, Benchmark, columns
@@ -96,7 +96,7 @@ class Measured:
         self.scores, self.cells, self.registry = scores, cells, registry
         self._parts: dict[tuple[str, str, tuple[str, ...], bool], Part | None] = {}
         firsts = scores.drop_duplicates("benchmark")
-        self.items = {row.benchmark: load_items(row) for _, row in firsts.iterrows()}
+        self.items = {str(name): shared_items(rows) for name, rows in scores.groupby("benchmark", sort=False)}
         self.macro = {row.benchmark: row.aggregation == "macro" for _, row in firsts.iterrows()}
 
     @property

@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
     benchmarks = parse_benchmarks(args.benchmarks)
     table = summarise(read_styles(args.scores, benchmarks), benchmarks)
     path = args.out_dir / "prompts.csv"
-    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"), sealed=True)
     write_text(args.out_dir / "prompts.md", markdown(text_rows(read_table(path)), benchmarks))
 
 

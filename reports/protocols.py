@@ -22,12 +22,13 @@ import numpy as np
 import pandas as pd
 
 from lmmr1.types import UserError
-from reports.cells import Cells, design_of, headline, load_cells, load_items, macro_weights, require_same_items
+from reports.cells import Cells, design_of, headline, load_cells, macro_weights, require_same_items, shared_items
 from reports.files import read_text, run_cli, write_text
 from reports.layout import BASELINE, Benchmark, add_benchmarks_argument, arm_title, columns, parse_benchmarks
 from reports.scores import read_scores
 from reports.statistics import Design, Interval, difference_interval, score_interval
 from reports.tables import escape_markdown
+from reports.verdicts import ONE_RUN
 
 COLUMNS = [
     "arm", "protocol", "prompt", "column", "mean", "low", "high", "gain", "gain_low", "gain_high", "p", "change",
@@ -36,12 +37,14 @@ COLUMNS = [
 """Fractions. `prompt`: of the arm, joined by `;`; `gain*` and `p`: arm minus baseline under this protocol; `change*`:
 that gain minus the one under the main protocol, empty there; `word`: what becomes of the main protocol's gain here."""
 
-HOLDS, ONLY_MAIN, ONLY_HERE, OPEN, NEITHER = "holds", "only there", "only here", "open", "no gain"
+HOLDS, REVERSED, OPEN, NEITHER = "holds", "reversed", "open", "no gain"
+ONLY_MAIN, ONLY_HERE = "only there", "only here"
 CAPTION = (
     "Accuracy in percent ± half-width of its 95 % interval, and the gain over the baseline in points under the same "
-    "protocol. For every other protocol, what becomes of the gain: `holds` where both intervals exclude 0 on the same "
-    "side; `only there` (main protocol) or `only here` where one does, and the change of the gain excludes 0 too; "
-    "`open` where one does and the change does not; `no gain` where neither does. The change is taken answer by answer."
+    "protocol. For every other protocol, what becomes of the gain or loss: `holds` where both intervals exclude 0 on "
+    "one side, `reversed` where on different ones; `only there` (main protocol) or `only here` where one does, and "
+    "the change excludes 0 too; `open` where one does and the change does not; `no gain` where neither does. "
+    "The change is taken answer by answer."
 )
 
 
@@ -81,7 +84,7 @@ def read_views(
         cells = load_cells(rows)
         firsts = rows.drop_duplicates("benchmark").set_index("benchmark")
         for b in benchmarks:
-            is_macro, items = firsts.loc[b.name].aggregation == "macro", load_items(firsts.loc[b.name])
+            is_macro, items = firsts.loc[b.name].aggregation == "macro", shared_items(rows[rows.benchmark == b.name])
             wanted = macro.setdefault(b.name, is_macro)
             designs.setdefault(b.name, design_of(items, wanted))
             if wanted != is_macro:
@@ -153,8 +156,8 @@ def _gains(parts: list[np.ndarray], base: list[np.ndarray]) -> list[np.ndarray]:
 def word_of(main: Interval, here: Interval, change: Interval) -> str:
     """What becomes of the main protocol's gain under another one; see CAPTION."""
     there, now = main.excludes_zero, here.excludes_zero
-    if there and now and (main.low > 0) == (here.low > 0):
-        return HOLDS
+    if there and now:
+        return HOLDS if (main.low > 0) == (here.low > 0) else REVERSED
     if not there and not now:
         return NEITHER
     if not change.excludes_zero:
@@ -196,14 +199,19 @@ def _points(mean: float, low: float, high: float, decimals: int) -> str:
     return "{} [{}, {}]".format(*texts)
 
 
-def markdown(rows: list[dict[str, Any]], benchmarks: list[Benchmark]) -> str:
+def caption(table: pd.DataFrame) -> str:
+    """CAPTION and, where an arm has one run, that its spread over seeds is not in it."""
+    return f"{CAPTION} Arms of {ONE_RUN}." if table.seeds.min() == 1 else CAPTION
+
+
+def markdown(rows: list[dict[str, Any]], benchmarks: list[Benchmark], above: str = CAPTION) -> str:
     """The rows as one GitHub table under its caption."""
     head = ["Arm", "Protocol", "Asked", *(title for _, title, _ in columns(benchmarks))]
     lines = [escape_markdown(head), ["---", "---", "---", *["---:"] * (len(head) - 3)]]
     for row in rows:
         cells = [" ".join(filter(None, (c["mean"], c["gain"], c["word"]))) for c in row["cells"]]
         lines.append(escape_markdown([row["title"], row["protocol"], row["prompt"], *cells]))
-    return f"{CAPTION}\n\n" + "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return f"{above}\n\n" + "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def main(argv: list[str]) -> None:
@@ -219,7 +227,7 @@ def main(argv: list[str]) -> None:
     table = summarise(*read_views(args.main, args.scores, args.others, benchmarks), benchmarks)
     path = args.out_dir / "protocols.csv"
     write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"), sealed=True)
-    write_text(args.out_dir / "protocols.md", markdown(text_rows(read_table(path)), benchmarks))
+    write_text(args.out_dir / "protocols.md", markdown(text_rows(read_table(path)), benchmarks, caption(table)))
 
 
 if __name__ == "__main__":

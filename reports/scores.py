@@ -100,20 +100,21 @@ def check(scores: pd.DataFrame) -> None:
         raise UserError(f"{row.record}: {row.metric} of {row.benchmark}/{row.subset} is there twice; pass it once")
     if scores.profile.nunique() > 1:
         raise UserError(f"profiles {', '.join(sorted(set(scores.profile)))} are mixed; pass the files of one profile")
-    check_protocols(scores)
+    check_protocols(scores, any_prompt=True)
 
 
-def check_protocols(scores: pd.DataFrame) -> None:
+def check_protocols(scores: pd.DataFrame, any_prompt: bool = False) -> None:
     """Raise UserError where one benchmark was measured in two ways, saying in what they differ.
 
     A protocol may ask the baseline and trained arms in different words (evals/protocols.yaml): that alone is allowed
-    between arms, though not between the runs of one.
+    between arms, though not between the runs of one. any_prompt: so may a profile (eval.arm_prompts), whose tables say
+    in which words each arm was asked.
     """
     for (_, benchmark), rows in scores.groupby(["arm", "benchmark"], sort=False):
         _require_one(benchmark, rows, "protocol_hash")
     for benchmark, rows in scores.groupby("benchmark", sort=False):
         allowed = [prompts_may_differ(protocol, benchmark) for protocol in dict.fromkeys(rows.protocol)]
-        differ = len(allowed) == 1 and set(rows.prompt) <= allowed[0]
+        differ = len(allowed) == 1 and (any_prompt or set(rows.prompt) <= allowed[0])
         _require_one(benchmark, rows, "settings_hash" if differ else "protocol_hash")
 
 

@@ -249,7 +249,7 @@ def _item_variance(d: np.ndarray, design: Design) -> tuple[float, int, float]:
     if (homes[units] != strata).any():
         return count / (count - 1) * float((sums**2).sum()) / n**2, count, count - 1.0
     sizes = np.bincount(homes, minlength=len(means))
-    # a category with one item says nothing of its spread: it counts as it is, without the correction
+    # `reports.cells.design_of` gives no stratum of a single unit, of which no spread is known
     factors = np.where(sizes > 1, sizes / np.maximum(sizes - 1, 1), 1.0)
     return float((factors[homes] * sums**2).sum()) / n**2, count, float(max(count - len(means), 1))
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.layout import AVERAGES, BASELINE, CLAIM, CLAIM_COLUMN, CONTROL, Benchmark, arm_title, columns
 from reports.statistics import Interval
-from reports.verdicts import HIGHER, INCONCLUSIVE, LOWER, NOT_COMPARABLE, REPRODUCED
+from reports.verdicts import HIGHER, INCONCLUSIVE, LOWER, NOT_COMPARABLE, ONE_RUN, REPRODUCED
 
 WORDS = (REPRODUCED, HIGHER, LOWER, INCONCLUSIVE, NOT_COMPARABLE)
 
@@ -37,6 +37,9 @@ def gains(table: pd.DataFrame, benchmarks: list[Benchmark]) -> list[str]:
         verdicts = "; ".join(f"{arm_title(row.arm)} {_verdict(row)}" for _, row in rows.iterrows())
         if verdicts:
             sentences.append(f"{title} of {len(members)} benchmarks, compared with the baseline: {verdicts}.")
+    trained = table[table.arm != BASELINE]
+    if sentences and not trained.seeds.astype(str).str.contains(";").any():
+        sentences.append(f"Every arm is {ONE_RUN}, here and in all that follows.")
     return sentences
 
 

@@ -24,13 +24,17 @@ from evals.registry import find
 from evals.run import new_folder, write_evaluation
 from evals.scoring import sample_row
 from lmmr1.rewards import Verdict
-from lmmr1.types import Rollout
-from reports import prompt_styles, scores
-from reports.cells import headline, load_cells, load_designs, macro_weights, summarise, summarise_contrasts
+from lmmr1.types import Rollout, UserError
+from reports import gate, prompt_styles, scores
+from reports.cells import headline, load_cells, load_designs, load_items, macro_weights, summarise, summarise_contrasts
+from reports.compare import compare_folders, printed_share
 from reports.folders import folder_scores
 from reports.layout import parse_benchmarks
-from reports.statistics import Design, difference_interval, score_interval
+from reports.protocols import word_of
+from reports.rules import rules
+from reports.statistics import Design, Interval, difference_interval, score_interval
 from reproduce.cli import cli
+from reproduce.published import registry
 
 PROBLEMS, VERSIONS, CORRELATION = 788, 5, 0.5
 SIZES = (30, 120, 55, 200, 80, 45, 150, 60, 90, 40, 110, 70, 25, 100, 85, 50, 130, 60)
@@ -253,3 +257,48 @@ def test_macro_averages_cover_what_they_say_and_agree_with_the_record(tmp_path):
     assert plain.half_width > 1.2 * interval.half_width, (
         "without strata the categories' difficulty would count as error"
     )
+
+
+def test_two_measurements_that_group_their_items_otherwise_are_refused_in_either_order(two, tmp_path):
+    """Else the interval would be that of whichever file is read first, and the gate could pass on the wrong one."""
+    first, _, _, b = two
+    bare = measure(tmp_path / "bare", "mathverse", mathverse_problems(clusters=False), b)
+    for pair in ((first, bare), (bare, first)):
+        with pytest.raises(UserError, match="item 0 has problem and category .* evaluate both on the same data"):
+            compare_folders(*pair, None, False)
+
+
+def test_a_category_of_one_problem_does_not_make_a_mean_over_categories_certain(tmp_path):
+    """Most of these categories say nothing of their spread: within them every draw would have the variance 0."""
+    problems = [Problem(str(i), "which?", "A", f"sub {min(i, 17)}") for i in range(30)]
+    rng = np.random.default_rng(0)
+    right = (rng.random(30) < 0.5).astype(float)
+    design = design_read(measure(tmp_path / "few", "mmstar", problems, right), "mmstar")
+    weights = macro_weights(load_items(folder_scores(tmp_path / "few", "a").iloc[0]).category)
+    significant = [
+        difference_interval([a[None] * weights], [b[None] * weights], [design]).p < 0.05
+        for a, b in (rng.random((2, 30)) < 0.5 for _ in range(1000))
+    ]
+    assert np.mean(significant) <= 0.06
+
+
+def test_the_gate_refuses_where_a_benchmark_of_the_reference_is_missing(two, tmp_path):
+    first, _, a, _ = two
+    measure(tmp_path / "more", "mathverse", mathverse_problems(), a)
+    measure(tmp_path / "more", "mmstar", mmstar_problems(), (np.arange(sum(SIZES)) % 2).astype(float))
+    with pytest.raises(UserError, match="no records of mmstar, which .* has; evaluate them, or name with --benchmarks"):
+        gate.check([first], str(tmp_path / "more"))
+    assert len(gate.check([first], str(tmp_path / "more"), ["mathverse"])) == 1
+
+
+def test_what_becomes_of_a_gain_under_another_protocol():
+    up, down, none = (Interval(m, m - 0.02, m + 0.02) for m in (0.1, -0.1, 0.0))
+    words = [word_of(*case) for case in ((up, up, none), (up, down, down), (up, none, down), (none, up, up))]
+    assert words == ["holds", "reversed", "only there", "only here"]
+    assert (word_of(up, none, none), word_of(none, none, none)) == ("open", "no gain")
+
+
+def test_a_printed_mean_of_parts_is_as_certain_as_its_parts():
+    """Table 2, Metric: 173, 500 and 449 items weigh alike, which is less than 1,122 items' worth."""
+    share = printed_share(registry().cell("table2.qwen.metric"), rules())
+    assert share.n == pytest.approx(9 / (1 / 173 + 1 / 500 + 1 / 449))

@@ -169,8 +169,8 @@ def test_one_question_that_is_never_answered_is_unread_and_asked_again_next_time
     server.late = lambda prompt: 60.0 if prompt == stuck else 0.0
     run("late")
     rows, expected = samples_of(tmp_path / "late", name), samples_of(tmp_path / "whole", name)
-    unread = [i for i, row in enumerate(rows) if row["note"] == "judge_unreadable"]
-    assert len(unread) == 1 and rows[unread[0]]["accuracy"] == 0.0
+    unread = [i for i, row in enumerate(rows) if row.note == "judge_unreadable"]
+    assert len(unread) == 1 and rows[unread[0]].accuracy == 0.0
     others = [(row, wanted) for i, (row, wanted) in enumerate(zip(rows, expected, strict=True)) if i not in unread]
     assert all(row == wanted for row, wanted in others), "nothing else is touched"
     server.late = lambda prompt: 0.0
@@ -486,7 +486,7 @@ def test_tolerances_and_precision_of_the_data_sets_hold(tmp_path, server, judge,
     )
     model = replace(stub_model(), engine=ByNumber(texts))
     records = run_jobs(lambda: model, plan([name], tmp_path, options), tmp_path / "out", options, "k")
-    assert [row["accuracy"] for row in samples_of(tmp_path / "out", name)] == wanted
+    assert [row.accuracy for row in samples_of(tmp_path / "out", name)] == wanted
     assert records[0].protocol.scorer == scorer_name(find_protocol(protocol), find(name), SCORER)
 
 
