@@ -250,7 +250,7 @@ def test_images_are_shown_with_their_questions(opened):
     choose(page, benchmark="micro_scene")
     page.evaluate("Promise.all([...document.querySelectorAll('#list img')].map((i) => i.decode()))")
     sizes = page.eval_on_selector_all("#list img", "all => all.map((i) => [i.naturalWidth, i.naturalHeight])")
-    assert sizes == [[56, 28]] * WINDOW
+    assert sizes == [[84, 56]] * WINDOW  # as the micro world draws a scene
     choose(page, benchmark="micro_table")
     assert page.locator("#list img").count() == 0
 
