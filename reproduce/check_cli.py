@@ -84,7 +84,9 @@ def check(
     )
     require_margin(margin)
     left_out: dict[str, str] = {}
-    if model is not None:
+    if model is None:
+        asked.require_of_records()
+    else:
         records = out / "records"
         names, left_out = _evaluate(model, records, reference, asked)
     from reports import gate

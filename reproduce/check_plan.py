@@ -45,6 +45,14 @@ class Asked:
     judge_model: str | None = None
     cross_protocol: bool = False
 
+    def require_of_records(self) -> None:
+        """Raises UserError for an option that says how a model is evaluated, where records are held against others."""
+        about = ("protocol", "prompt", "role", "system_prompt_file", "limit", "batch_size", "data_root", "levels")
+        for name in (*about, "benchmark_dir", "any_data", "judge_model"):
+            if getattr(self, name):
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(f"{option}: says how a model is evaluated, and --records were; leave it out")
+
     def options(self, **defaults: Any) -> Options:
         """The evaluation's options: what was said, else `defaults`. Raises UserError for bad values."""
         said = {

@@ -160,6 +160,7 @@ def test_against_a_printed_row_it_is_unpaired_and_refuses_another_protocol(tmp_p
 @pytest.mark.parametrize(("args", "words"), [
     (["--against", "BASE"], "give either --model"),
     (["--records", "BASE", "--model", "x", "--against", "BASE"], "give either --model"),
+    (["--records", "BASE", "--against", "BASE", "--limit", "3"], "--limit: says how a model is evaluated"),
     (["--records", "nowhere", "--against", "BASE"], "nowhere: no such folder"),
     (["--records", "BASE", "--against", "nowhere"], "neither a folder nor a row of Table 1; rows: qwen"),
     (["--records", "BASE"], "no baseline to hold it against"),
