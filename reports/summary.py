@@ -19,7 +19,7 @@ def claim(contrasts: pd.DataFrame, benchmarks: list[Benchmark]) -> list[str]:
     contrasts: columns of `reports.cells.CONTRAST_COLUMNS`.
     """
     return [
-        f"Text-first against direct RL: {_claim(row, f'{title} of {len(members)} benchmarks')}."
+        f"Text-first against direct RL: {_claim(row, f'{title} of {len(members)} benchmarks')}{_runs(row)}."
         for column, title, members in _averages(benchmarks)
         for _, row in contrasts[contrasts.column == column].iterrows()
         if (row.arm, row.against, column) == (*CLAIM, CLAIM_COLUMN)
@@ -59,6 +59,11 @@ def control(table: pd.DataFrame, benchmarks: list[Benchmark]) -> list[str]:
 
 def _averages(benchmarks: list[Benchmark]) -> list[tuple[str, str, tuple[Benchmark, ...]]]:
     return [c for c in columns(benchmarks) if c[0] in AVERAGES]
+
+
+def _runs(row: pd.Series) -> str:
+    """What a contrast of single runs does not hold."""
+    return "" if ";" in str(row.seeds) else f"; of each arm {ONE_RUN}"
 
 
 def _claim(row: pd.Series, where: str) -> str:
