@@ -712,6 +712,9 @@ def test_claim_follows_the_numbers(built: Path, low: float, high: float, said: s
     expected = f"Text-first against direct RL: Two-stage (FRE → MGT) {said.format('MM avg of 5 benchmarks')}"
     assert sentences == [expected]
     assert summary.claim(contrasts, layout.parse_benchmarks(BENCHMARKS[:2])) == []
+    assert "spread over seeds" not in sentences[0]
+    single = summary.claim(contrasts.assign(seeds="0|0"), layout.parse_benchmarks(BENCHMARKS))
+    assert single[0].endswith("of each arm one run: the spread over seeds is not in it.")
 
 
 # ------------------------------------------------------------------------------------------------ README
@@ -788,3 +791,9 @@ def test_readme_without_markers_is_refused_and_untouched(
     with pytest.raises(UserError, match=r"README\.md: needs the markers"):
         update(path)
     assert path.read_text() == text
+
+
+def test_gains_of_single_runs_say_so(built: Path) -> None:
+    table, benchmarks = cells.read_table(built / "results/micro/report/table1.csv"), layout.parse_benchmarks(BENCHMARKS)
+    assert not any("one run" in sentence for sentence in summary.gains(table, benchmarks))
+    assert "the spread over seeds is not in it" in summary.gains(table.assign(seeds="0"), benchmarks)[-1]
