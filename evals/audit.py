@@ -3,7 +3,7 @@
 Nothing is generated. A gain is the difference to the baseline arm on the same items under the same scorer. It exists
 under a scorer where every run of the arm is ahead with an exact McNemar test below ALPHA (so of several runs the
 largest p counts: an intersection-union test). The interaction compares a scorer's gain with the gain under our rule: a
-sign test over the items on which the two differ.
+sign test over the items on which the two differ. Items that are versions of one problem count as one.
 """
 
 from __future__ import annotations
@@ -342,6 +342,7 @@ def _gains(
 ) -> list[Gain]:
     """An arm's gain under each scorer that judged it and the baseline."""
     ours = _runs(rows[arm], answers, verdicts[OURS]), _runs(rows[base], answers, verdicts[OURS])
+    problems = {answers[i].item.id: answers[i].row.cluster or f"item {answers[i].item.id}" for i in rows[arm]}
     found = []
     for name, marks in verdicts.items():
         theirs = _runs(rows[arm], answers, marks), _runs(rows[base], answers, marks)
@@ -349,7 +350,7 @@ def _gains(
         pairs = [(run, other) for run, other in pairs if run.keys() & other.keys()]
         if pairs:
             reference = [(ours[0][name_], _partner(name_, ours[1])) for name_ in theirs[0]]
-            found.append(_gain(arm, name, pairs, reference))
+            found.append(_gain(arm, name, pairs, reference, problems))
     return found
 
 
@@ -366,20 +367,22 @@ def _partner(name: str, runs: Mapping[str, Run]) -> Run:
     return runs.get(name) or next(iter(runs.values()))
 
 
-def _gain(arm: str, name: str, pairs: Sequence[tuple[Run, Run]], ours: Sequence[tuple[Run, Run]]) -> Gain:
+def _gain(
+    arm: str, name: str, pairs: Sequence[tuple[Run, Run]], ours: Sequence[tuple[Run, Run]], problems: Mapping[str, str]
+) -> Gain:
     changes = [_changes(run, other) for run, other in pairs]
     beyond = [
         {id: change - reference[id] for id, change in own.items() if id in reference}
         for own, reference in zip(changes, (_changes(*pair) for pair in ours), strict=True)
     ]
-    gains, ps = [fmean(own.values()) for own in changes], [_sign_test(own.values()) for own in changes]
+    gains, ps = [fmean(own.values()) for own in changes], [_sign_test(own, problems) for own in changes]
     real = all(p < ALPHA for p in ps)
     direction = 1 if real and min(gains) > 0 else -1 if real and max(gains) < 0 else 0
     differences = [own for own in beyond if own]
     return Gain(
         arm, name, len(changes[0]), fmean(gains), max(ps), direction,
         fmean(fmean(own.values()) for own in differences) if differences else 0.0,
-        max((_sign_test(own.values()) for own in differences), default=1.0),
+        max((_sign_test(own, problems) for own in differences), default=1.0),
     )  # fmt: skip
 
 
@@ -388,9 +391,16 @@ def _changes(run: Run, other: Run) -> dict[str, int]:
     return {id: int(right) - int(other[id]) for id, right in run.items() if id in other}
 
 
-def _sign_test(changes: Iterable[int]) -> float:
-    """Two-sided exact p of as many rises as falls. For single verdicts this is McNemar's exact test."""
+def _sign_test(changes: Mapping[str, int], problems: Mapping[str, str]) -> float:
+    """Two-sided exact p of as many problems that rise as that fall.
+
+    changes: by item; problems: the problem that an item belongs to: the versions of one are summed, since they are not
+    independent. Where every item is its own problem and verdicts are single, this is McNemar's exact test.
+    """
     from scipy.stats import binomtest
 
-    signs = [change > 0 for change in changes if change]
+    sums: dict[str, int] = defaultdict(int)
+    for id, change in changes.items():
+        sums[problems.get(id, id)] += change
+    signs = [change > 0 for change in sums.values() if change]
     return float(binomtest(sum(signs), len(signs)).pvalue) if signs else 1.0

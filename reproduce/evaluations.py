@@ -6,6 +6,7 @@ of; each further protocol, and each further prompt style, has a folder of its ow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,6 +50,8 @@ class JudgeSource(Settings):
     def _one(self) -> JudgeSource:
         if self.url and self.serve:
             raise ValueError("give `url` or `serve`, not both")
+        if self.url is not None and not re.match(r"https?://[^/\s]+", self.url):
+            raise ValueError(f"`url` must be of the form http://HOST:PORT/v1 (got {self.url!r})")
         return self
 
 

@@ -232,12 +232,21 @@ def test_only_items_that_both_answered_are_compared():
 def test_the_sign_test_is_mcnemars(changes):
     rises, falls = changes.count(1), changes.count(-1)
     expected = mcnemar([[0, rises], [falls, 0]], exact=True).pvalue if rises + falls else 1.0
-    assert _sign_test(changes) == pytest.approx(expected, abs=1e-12)
-    assert _sign_test([-c for c in changes]) == pytest.approx(_sign_test(changes))
+    own = {str(i): change for i, change in enumerate(changes)}
+    assert _sign_test(own, {}) == pytest.approx(expected, abs=1e-12)
+    assert _sign_test({id: -c for id, c in own.items()}, {}) == pytest.approx(_sign_test(own, {}))
 
 
 def test_the_sign_test_of_the_interaction_ignores_ties():
-    assert _sign_test([2, 1, 1, 0, 0, 0]) == pytest.approx(binomtest(3, 3).pvalue)
+    changes = dict(zip("abcdef", [2, 1, 1, 0, 0, 0], strict=True))
+    assert _sign_test(changes, {}) == pytest.approx(binomtest(3, 3).pvalue)
+
+
+def test_versions_of_one_problem_count_as_one_in_the_sign_test():
+    """Five versions that rise together say as much as one: nothing."""
+    rise = {str(i): 1 for i in range(10)}
+    assert _sign_test(rise, {}) < 0.01
+    assert _sign_test(rise, {id: f"problem {int(id) // 5}" for id in rise}) == pytest.approx(binomtest(2, 2).pvalue)
 
 
 # ------------------------------------------------------------------------------------------------------- command
