@@ -90,6 +90,13 @@ class EvalSettings(Settings):
             raise ValueError(f"{', '.join(names)}: a protocol stands here twice")
         return names
 
+    @field_validator("data_root", "levels", mode="after")
+    @classmethod
+    def _no_wildcards(cls, path: str | None) -> str | None:
+        if path and re.search(r"[{}]", path):
+            raise ValueError(f"{path!r} holds a brace, which Snakemake takes for a wildcard; rename or link the folder")
+        return path
+
     def check_arms(self, arms: Iterable[str]) -> None:
         """Raises UserError where `arm_prompts` names an arm that is not in the plan, or no prompt style."""
         for names, known in ((self.arm_prompts, arms), (self.arm_prompts.values(), prompt_styles())):

@@ -564,3 +564,15 @@ def test_the_tables_are_told_what_is_not_measured(tmp_path, monkeypatch):
     told = shlex.split(command)[shlex.split(command).index("--not-measured") + 1]
     assert told.startswith("football_online=the football simulator is not built")
     assert "football_online is not measured" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data_root": "/data/{x}"}, "holds a brace, which Snakemake takes for a wildcard"),
+        ({"judge": {"url": "nope"}}, "must be of the form http://HOST:PORT/v1"),
+    ],
+)
+def test_values_that_could_only_fail_later_are_refused_at_plan_time(changes, said):
+    with pytest.raises(UserError, match=said):
+        Plan.load({"profile": "paper", "eval": changes})
