@@ -65,6 +65,8 @@ class Asked:
         given = {k: v for k, v in given.items() if k not in ("protocol", "judge_model")}
         given["any_data"] = self.any_data or given.get("any_data", False)
         given["benchmark_dir"] = self.benchmark_dir or given.get("benchmark_dir")
+        if given.get("limit") == 1:
+            raise UserError("--limit 1: one item has no interval, so no verdict; evaluate at least 2")
         return Options.of(protocol, judge_model, judge=judge_server(self.judge_url), **given)
 
 
@@ -81,6 +83,8 @@ class Planned:
 
     def accept(self, job: AnyJob, model: EvalModel | None) -> None:
         """Raise UserError for a job whose record would be refused (see `evals.run.Accept`)."""
+        if job.n < 2:
+            raise UserError(f"{job.name}: {job.n} item has no interval, so no verdict; evaluate at least 2 (--limit)")
         if not self.cross_protocol and (texts := self.differ(expect_job(job, model))):
             raise UserError(refusal({job.name: texts}))
 

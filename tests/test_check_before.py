@@ -73,6 +73,7 @@ REFUSED = {
     "no judge": (["--against", "qwen"], ["asks a judge about mathvision, mathverse, mmstar, mathvista_mini", "--judge-url"]),
     "another role": (["--against", "qwen", "--role", "trained", "--benchmarks", "olympiadbench"], ["prompt: paper, printed: cot"]),
     "other data than the paper's": (["--against", "qwen", "--benchmarks", "math500", "--data-root", "OTHER", "--any-data"], ["n: 5, printed: 500", "data: other data"]),
+    "one item": (["--against", "qwen", "--limit", "1", "--allow-cross-protocol", "--judge-url", JUDGE], ["--limit 1: one item has no interval"]),
     "unknown row": (["--against", "nobody"], ["neither a folder nor a row of Table 1; rows: qwen"]),
     "unknown benchmark": (["--against", "qwen", "--benchmarks", "micro_chain"], ["row qwen has no value for it", "mathvista_mini"]),
     "another data file": (["--against", "REF", "--data-root", "OTHER"], ["math500: data_sha256: "]),
