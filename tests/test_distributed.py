@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from accelerate import debug_launcher
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import patch_environment
 from safetensors.torch import load_file
 
@@ -34,6 +35,13 @@ KINDS = {"text": {"chain": 1.0}, "image": {"count": 0.5, "drawn": 0.5}, "mixed":
 FSDP2 = yaml.safe_load((ROOT / "config/accelerate/fsdp2.yaml").read_text())["fsdp_config"]
 ENVIRONMENTS = {"ddp": {}, "fsdp2": {"accelerate_use_fsdp": "true"} | {k: str(v) for k, v in FSDP2.items()}}
 ENVIRONMENTS["fsdp2"]["fsdp_transformer_cls_to_wrap"] = FSDP2["fsdp_transformer_layer_cls_to_wrap"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_launched_before():
+    """The launched processes are forks: a trainer that another test made here would make each of them a single one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,8 @@ def dry_run(*args):
 
 
 def jobs_of(text):
-    """[(rule, {resource: value})] of a dry run."""
+    """[(rule, {resource: value})] of a dry run; the jobs of a group, a judge and its evaluation, stand indented."""
+    text = re.sub(r"^    (?=(?:rule|localrule) \w+:|    )", "", text, flags=re.MULTILINE)
     blocks = re.findall(r"^(?:rule|localrule) (\w+):\n((?:    .*\n)*)", text, re.MULTILINE)
     found = []
     for rule, body in blocks:
@@ -76,7 +77,13 @@ def test_a_dry_run_shows_every_job_with_its_resources(profile):
     counts = {rule: sum(r == rule for r, _ in jobs) for rule, _ in jobs}
     runs = sum(len(plan.seeds_of(a)) for a in plan.arms)
     evaluations = {
-        "paper": {"evaluate_arm": 7, "evaluate_adopted": 2, "evaluate_round": 7, "evaluate_round_adopted": 2},
+        "paper": {
+            "evaluate_arm": 7,
+            "evaluate_adopted": 2,
+            "evaluate_round": 7,
+            "evaluate_round_adopted": 2,
+            "judge": 9,
+        },
         "single_gpu": {"evaluate_arm": 7, "evaluate_adopted": 2},
         "cluster": {
             "evaluate": runs * len(plan.benchmarks),
@@ -99,10 +106,12 @@ def test_a_dry_run_shows_every_job_with_its_resources(profile):
     for rule, asked in jobs:
         if rule in LOCAL:
             continue
+        if rule == "judge":  # beside its evaluation, whose memory and time are those of both
+            assert (asked["gpu"], asked["threads"]) == ("1", "0")
+            continue
         kind = KIND.get(rule, "report")
         of = getattr(plan.profile.resources, kind)
-        judge = 1 if profile == "paper" and rule in ("evaluate_arm", "evaluate_adopted") else 0
-        values = {"gpu": of.gpus + judge, "mem_mb": of.mem_mb, "runtime": of.runtime, "threads": of.threads}
+        values = {"gpu": of.gpus, "mem_mb": of.mem_mb, "runtime": of.runtime, "threads": of.threads}
         assert {k: int(asked[k]) for k in values} == values, rule
 
 
