@@ -65,35 +65,29 @@ def check(
     if (model is None) == (records is None):
         raise UserError("give either --model, which is evaluated, or --records, which were evaluated before")
     reference = against or _default_reference(profile)
-    names = None if benchmarks is None else eval_options.benchmark_names(benchmarks)
     asked = Asked(
-        benchmarks=None if names is None else tuple(names),
-        protocol=protocol,
-        prompt=prompt,
-        role=role,
-        system_prompt_file=system_prompt_file,
-        limit=limit,
-        batch_size=batch_size,
-        data_root=data_root,
-        levels=levels,
-        benchmark_dir=benchmark_dir,
-        any_data=any_data,
-        judge_url=judge_url,
-        judge_model=judge_model,
-        cross_protocol=cross_protocol,
-    )
+        benchmarks=None if benchmarks is None else tuple(eval_options.benchmark_names(benchmarks)),
+        protocol=protocol, prompt=prompt, role=role, system_prompt_file=system_prompt_file, limit=limit,
+        batch_size=batch_size, data_root=data_root, levels=levels, benchmark_dir=benchmark_dir, any_data=any_data,
+        judge_url=judge_url, judge_model=judge_model, cross_protocol=cross_protocol,
+    )  # fmt: skip
     require_margin(margin)
-    left_out: dict[str, str] = {}
-    if model is None:
-        asked.require_of_records()
-    else:
-        records = out / "records"
-        names, left_out = _evaluate(model, records, reference, asked)
+    folder, names, left_out = _records_of(model, records, out / "records", reference, asked)
     from reports import gate
 
-    code = gate.run([Path(str(records))], reference, out, names, margin, strict, cross_protocol, left_out)
+    code = gate.run([folder], reference, out, names, margin, strict, cross_protocol, left_out)
     console.print(f"written: {out / 'check.json'}, {out / 'junit.xml'}", soft_wrap=True, highlight=False)
     raise typer.Exit(code)
+
+
+def _records_of(
+    model: str | None, records: Path | None, out: Path, reference: str, asked: Asked
+) -> tuple[Path, list[str] | None, dict[str, str]]:
+    """The records that are judged, on which benchmarks, and which were left out why: those given, or a model's."""
+    if records is not None:
+        asked.require_of_records()
+        return records, None if asked.benchmarks is None else list(asked.benchmarks), {}
+    return out, *_evaluate(str(model), out, reference, asked)
 
 
 def _default_reference(profile: str) -> str:

@@ -292,6 +292,16 @@ def test_training_says_which_commit_of_the_data_and_which_system_prompt(world, t
     assert saved.read_bytes() == world.model["chat_template.jinja"]
 
 
+def test_an_arm_is_asked_in_the_words_that_it_was_trained_with(world, trained, evaluated):
+    """From the training rows through the manifest to the record: under `rule` the baseline is asked in ours."""
+    world.evaluate(f"{TRAINED}/manifest.json", f"{TRAINED}/eval", "micro_chain", "gpqa_diamond")
+    ours, theirs = (world.record(f, "gpqa_diamond").protocol for f in ("results/x/baseline/0/eval", f"{TRAINED}/eval"))
+    assert (ours.prompt, theirs.prompt) == ("r1", "training")
+    assert theirs.instruction == TAUGHT != ours.instruction
+    assert ours.prompt_hash != theirs.prompt_hash and ours.settings_hash == theirs.settings_hash
+    assert world.record(f"{TRAINED}/eval", "micro_chain").protocol.prompt == "none"  # the benchmark's own
+
+
 def test_rows_without_a_system_message_teach_none(world, tmp_path):
     rows = [{"id": i, "messages": [{"role": "user", "content": f"give {i}"}], "answer": "1"} for i in range(3)]
     rows[0]["messages"].insert(0, {"role": "system", "content": TAUGHT})
