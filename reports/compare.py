@@ -10,7 +10,7 @@ import pandas as pd
 
 from evals.records import read_records
 from lmmr1.types import UserError
-from reports.cells import Cells, design_of, load_designs, load_items, shared_items
+from reports.cells import Cells, design_of, load_designs, load_items, macro_weights, shared_items
 from reports.comparable import Taken, differences, printed_cells
 from reports.folders import common_benchmarks, folder_scores, load_paired
 from reports.paired import clustered_bootstrap
@@ -111,8 +111,7 @@ def _bootstrap(differences: np.ndarray, items: pd.DataFrame, macro: bool) -> tup
     problems, strata = items.problem.to_numpy(str), None
     if macro:
         strata = items.category.to_numpy(str)
-        sizes = items.groupby("category").category.transform("size").to_numpy(float)
-        differences = differences * items.category.nunique() * sizes / len(items)  # reports.cells weighted them
+        differences = differences / macro_weights(items.category)  # the cells are weighted already
     return clustered_bootstrap(differences, problems, strata)
 
 
