@@ -8,12 +8,12 @@ from typing import Any
 from evals.generation import EvalModel
 from evals.inputs import survey
 from evals.plan import AnyJob, Job, Options, agent_job, settings_of
-from evals.protocols import choose_prompt, choose_style
+from evals.protocols import choose_style
 from evals.records import Protocol
 from evals.registry import Benchmark
 
 FROM_MODEL = ("backend", "dtype", "min_pixels", "max_pixels")
-"""Fields of a protocol that are known once the model is loaded."""
+"""Fields of a protocol that are the loaded model's own."""
 
 UNKNOWN: dict[str, Any] = dict.fromkeys(
     ("task_version", "prompt_hash", "backend", "dtype", "scorer", "data_sha256"), ""
@@ -64,8 +64,7 @@ def instruction_of(benchmark: Benchmark, options: Options) -> dict[str, str]:
     """
     if benchmark.harness == "agents":
         return {}
-    asked = (options.prompt, options.system_prompt_file, options.role, options.training_prompt)
-    _, prompt = choose_prompt(options.protocol, benchmark, *asked)
+    _, prompt = options.ask(benchmark)
     return {"instruction": prompt.text, "instruction_sha256": prompt.sha256}
 
 

@@ -17,7 +17,7 @@ from evals.generation import EngineName, EvalModel
 from evals.inputs import prepare
 from evals.judge import Judge, JudgeServer
 from evals.problems import Measurement
-from evals.protocols import DEFAULT_PROTOCOL, ProtocolSettings, Role, choose_prompt, find_protocol
+from evals.protocols import DEFAULT_PROTOCOL, Prompt, ProtocolSettings, Role, choose_prompt, find_protocol
 from evals.records import EvalRecord
 from evals.records import Protocol as RecordProtocol
 from evals.registry import Benchmark, find, registry
@@ -80,6 +80,11 @@ class Options:
             changed = settings.judge.model_copy(update={"model": judge_model})
             settings = settings.model_copy(update={"judge": changed})
         return cls(settings, **others)
+
+    def ask(self, benchmark: Benchmark) -> tuple[str, Prompt]:
+        """Name and text of the prompt for a benchmark. Raises UserError where it cannot be had (`choose_prompt`)."""
+        given = (self.prompt, self.system_prompt_file, self.role, self.training_prompt)
+        return choose_prompt(self.protocol, benchmark, *given)
 
 
 class AnyJob(Protocol):
@@ -178,8 +183,7 @@ def _job(benchmark: Benchmark, workspace: Path, options: Options) -> AnyJob:
     protocol = options.protocol
     if benchmark.harness == "agents":
         return agent_job(benchmark, options)
-    asked = (options.prompt, options.system_prompt_file, options.role, options.training_prompt)
-    style, prompt = choose_prompt(protocol, benchmark, *asked)
+    style, prompt = options.ask(benchmark)
     files = (options.data_root, options.benchmark_dir, options.limit, workspace, options.any_data)
     prepared = prepare(benchmark, *files)
     measurement = Measurement(prepared, protocol, prompt, max_new_tokens(benchmark, options))

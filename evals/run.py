@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from evals.expected import FROM_MODEL
 from evals.generation import EvalModel, load_model, overall_sha256
 from evals.judge import Judge, JudgeServer, ReplyStore, check_reachable
 from evals.kept import keeping
@@ -46,8 +47,8 @@ TIMED = ("harness.log", "lm_eval_results.json")
 SPARE = ".record.json"
 """A second name of a record file."""
 
-FROM_MODEL = ("prompt_hash", "backend", "dtype", "min_pixels", "max_pixels")
-"""Fields of a protocol that are known only once the model is loaded; the checkpoint key and the data decide them."""
+LATER = ("prompt_hash", *FROM_MODEL)
+"""Fields of a protocol that no job knows before a model is loaded; the checkpoint key and the data decide them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ def is_done(folder: Path, job: AnyJob, checkpoint: str) -> bool:
     if not records:
         return False
     protocol = asdict(records[0].protocol)
-    same = {name: value for name, value in protocol.items() if name not in FROM_MODEL} == job.settings
+    same = {name: value for name, value in protocol.items() if name not in LATER} == job.settings
     return same and (records[0].checkpoint, records[0].n) == (checkpoint, job.n)
 
 
@@ -257,10 +258,7 @@ def protocol_of(job: AnyJob, rows: Sequence[SampleRow], model: EvalModel) -> Pro
     return Protocol(
         **job.settings,
         prompt_hash=overall_sha256(row.prompt_hash for row in rows),
-        backend=model.backend,
-        dtype=model.dtype,
-        min_pixels=model.min_pixels,
-        max_pixels=model.max_pixels,
+        **{name: getattr(model, name) for name in FROM_MODEL},
     )
 
 

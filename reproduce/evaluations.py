@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from evals.protocols import ProtocolSettings, find_protocol, load_protocols, prompt_styles
+from evals.protocols import ProtocolSettings, Role, find_protocol, load_protocols, prompt_styles
 from evals.registry import Benchmark
 from lmmr1.config import Settings
 from lmmr1.types import UserError
@@ -22,8 +22,6 @@ from reproduce.profiles import Machine, nearest
 HARNESSES = ("lm_eval", "vlmevalkit", "agents")
 PROMPTED = ("lm_eval", "vlmevalkit")
 """Harnesses whose questions a protocol or a prompt style changes: agents are asked in the words of their game."""
-
-Role = Literal["baseline", "trained"]
 
 
 class Serve(Settings):

@@ -14,6 +14,7 @@ import yaml
 
 from lmmr1.config import TrainConfig
 from lmmr1.types import UserError
+from reports.paper_tables import not_measured
 from reproduce import cli, doctor, gpu
 from reproduce.plan import ROOT, Plan, load_arms
 from reproduce.profiles import read_profile
@@ -571,6 +572,7 @@ def test_the_tables_are_told_what_is_not_measured(tmp_path, monkeypatch):
     done = dry_run("-p", "--config", "profile=paper", "name=dry_football")
     (command,) = re.findall(r"^Shell command: (.*reports\.paper_tables.*)$", done.stdout, re.MULTILINE)
     told = shlex.split(command)[shlex.split(command).index("--not-measured") + 1]
+    assert not_measured([told]) == Plan.load({"profile": "paper"}).not_measured  # as the tables read it
     assert told.startswith("football_online=the football simulator is not built")
     assert "football_online is not measured" in done.stderr
 
