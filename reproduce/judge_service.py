@@ -21,10 +21,9 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import psutil
 
 from lmmr1.config import Settings, parse_settings
 from lmmr1.exits import run_cli
@@ -84,16 +83,32 @@ def vllm() -> str:
 
 def _end_with(service: Service, path: Path) -> None:
     """Let this process be asked to end when its shell or its Snakemake is gone."""
-    # a Snakemake that is killed or interrupted leaves the file, and the next one would call it incomplete
-    children.end_on_signals(lambda: path.unlink(missing_ok=True))
+    workflow = children.watched(service.workflow)
+    children.end_on_signals(lambda: _clear_up(path, workflow))
     children.die_with_parent()
 
     def look(number: int, frame: object) -> None:
-        if os.getppid() != service.pid or psutil.Process(service.pid).ppid() != service.workflow:
+        if os.getppid() != service.pid or not workflow():
             os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, WATCH_SECONDS, WATCH_SECONDS)
+
+
+def _clear_up(path: Path, workflow: Callable[[], bool]) -> None:
+    """Leave a process that removes the file where Snakemake has not done so by its end.
+
+    Snakemake wants to find it once its service has ended, and removes it. One that is interrupted or killed leaves it,
+    and the next one would call it incomplete.
+    """
+    if os.fork():
+        return
+    os.setsid()
+    os.closerange(0, os.sysconf("SC_OPEN_MAX"))  # the locks of the GPUs are among them
+    while path.exists() and workflow():
+        time.sleep(WATCH_SECONDS)
+    path.unlink(missing_ok=True)
+    os._exit(0)
 
 
 def _serve(serve: Serve, model: str, told: Service, path: Path, own: int) -> None:

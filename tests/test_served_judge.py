@@ -110,9 +110,11 @@ class Evaluated:
         config = {"profile": "smoke", "name": "x", "arms": [*arms], "benchmarks": ["mathvista_mini"],
                   "eval": settings, "resources": {"evaluate": {"gpus": own}}}  # fmt: skip
         (folder / "config.json").write_text(json.dumps(config))
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config.json", *options]
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config.json",
+                   "--show-failed-logs", *options]  # fmt: skip
         self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        text=True, start_new_session=True)  # fmt: skip
+                                        text=True, start_new_session=True,
+                                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip  # noqa: PLW1509
 
     def code(self):
         self.output = self.process.communicate(timeout=120)[0]
