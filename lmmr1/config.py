@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -19,10 +19,26 @@ TrackerName = Literal["tensorboard", "wandb", "trackio"]
 """TRL's `report_to`, of the trackers that lmmr1/tracking.py knows."""
 
 
+class Machine:
+    """Marks a setting that decides where and how fast numbers come, not which: `Annotated[int, Machine()]`.
+
+    It may change between two attempts of one run. A setting without the mark decides numbers and identifies the run.
+    """
+
+
 class Settings(BaseModel):
     """Frozen; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide numbers, by name, as JSON has them: all but those marked `Machine`."""
+        dump, out = self.model_dump(), {}
+        for name, field in type(self).model_fields.items():
+            if not any(isinstance(mark, Machine) for mark in field.metadata):
+                value = getattr(self, name)
+                out[name] = value.deciding() if isinstance(value, Settings) else dump[name]
+        return out
 
 
 class SamplingConfig(Settings):
@@ -76,11 +92,12 @@ class RewardConfig(Settings):
     sokoban: SokobanRewardConfig = SokobanRewardConfig()
     compat: Literal["none", "released"] = "none"
     """`released` is the authors' verifier with its faults, for parity runs."""
-    verifier_workers: int = Field(2, gt=0)
+    verifier_workers: Annotated[int, Machine()] = Field(2, gt=0)
     """Processes that judge answers; rewards do not depend on it."""
     verifier_deadline: float = Field(5.0, gt=0)
     """Seconds that one answer may take."""
-    verifier_memory_mb: int = Field(1024, ge=512)
+    verifier_memory_mb: Annotated[int, Machine()] = Field(1024, ge=512)
+    """Of one worker; an answer that needs more counts as one on which the verifier failed."""
     max_verifier_failures: float = Field(0.1, ge=0, le=1)
     """Share of a step's completions on which the verifier may fail (time, memory, crash) before training stops."""
 
@@ -88,18 +105,34 @@ class RewardConfig(Settings):
 class LossConfig(Settings):
     """The clipped surrogate and its regularisers."""
 
-    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "seq_mean"] = "dapo"
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "seq_mean", "cispo"] = "dapo"
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    """`sequence`: one ratio per completion, the geometric mean of its tokens' (GSPO, 2507.18071)."""
     epsilon: float = Field(0.2, gt=0)
     epsilon_high: float | None = None
-    """Upper clip range; None means `epsilon`."""
+    """Upper clip range; None means `epsilon`. With `cispo` the largest ratio itself (2506.13585), e.g. 5."""
     beta: float = Field(0.0, ge=0)
     """Weight of the KL term towards the checkpoint that the stage started from; 0 loads no reference."""
     kl_estimator: Literal["k1", "k3"] = "k3"
     kl_in_reward: bool = False
     """True puts -beta * k1 into the per-token reward (the authors' scripts), False puts the KL into the loss."""
     mask_truncated_completions: bool = False
-    importance_sampling_cap: float = Field(2.0, gt=0)
+    importance_sampling_cap: float = Field(2.0, ge=1)
     """Largest per-token weight where the sampler is another engine; the built-in sampler needs none."""
+
+
+class CriticConfig(Settings):
+    """`advantage: gae`: a copy of the stage's starting model with a value head, trained beside the policy.
+
+    Names are those of TRL's PPOConfig, defaults the authors' (shared facts 2a, 2b).
+    """
+
+    learning_rate: float = Field(9e-6, gt=0)
+    """Moves by the policy's schedule."""
+    gamma: float = Field(1.0, ge=0, le=1)
+    lam: float = Field(1.0, ge=0, le=1)
+    cliprange_value: float = Field(0.2, gt=0)
+    """How far a value may move from what it was when the completion was drawn."""
 
 
 class LoraConfig(Settings):
@@ -155,11 +188,15 @@ class TrainConfig(Settings):
     """Optimizer steps per pass; must divide `num_prompts`."""
     engine: Literal["hf", "vllm"] = "hf"
     """What samples: our decode loop on the learner's own weights, or vLLM (optional, docs/vllm.md)."""
-    vllm: VLLMConfig = VLLMConfig()
-    advantage: Literal["group_norm", "group_mean", "rloo", "reinforce_baseline"] = "group_norm"
+    vllm: Annotated[VLLMConfig, Machine()] = VLLMConfig()
+    advantage: Literal["group_norm", "group_mean", "rloo", "reinforce_baseline", "gae"] = "group_norm"
+    critic: CriticConfig = CriticConfig()
+    """Read with `advantage: gae` alone."""
     learning_rate: float = Field(3e-4, gt=0)
     warmup_steps: int = Field(5, ge=0)
     lr_scheduler_type: Literal["constant", "cosine"] = "constant"
+    lr_per_optimizer_step: bool = False
+    """True moves the learning rate with every optimizer step, False with every rollout batch."""
     adam_beta1: float = 0.9
     adam_beta2: float = 0.95
     weight_decay: float = 0.0
@@ -167,13 +204,21 @@ class TrainConfig(Settings):
     freeze_vision: bool = False
     lora: LoraConfig | None = None
     """Train adapters only; then the vision tower is frozen too, and a reference costs no second copy."""
-    gradient_checkpointing: bool = False
+    bf16: bool | None = None
+    """Compute in bf16 while the weights that the optimizer moves stay fp32; None: on a GPU."""
+    gradient_checkpointing: Annotated[bool, Machine()] = False
     """Compute layers anew in the backward pass instead of keeping what is inside: a third more time, less memory."""
     min_pixels: int | None = Field(None, gt=0)
     max_pixels: int | None = Field(None, gt=0)
     """Bounds of an image's area, to which it is scaled; None: the checkpoint's own processor. Training only."""
-    save_steps: int = Field(20, gt=0)
+    save_steps: Annotated[int, Machine()] = Field(20, gt=0)
     """Steps between resumable checkpoints."""
+    tokens_per_micro_batch: Annotated[int, Machine()] = Field(32768, gt=0)
+    """Of prompts that the learner computes at once, and of completions that it computes at once (padding included; at
+    least one of each): what its memory grows with."""
+    tokens_per_rollout: Annotated[int, Machine()] = Field(524288, gt=0)
+    """Of prompts and completions that the built-in sampler holds at once, at their greatest length (at least one
+    prompt's): what its memory grows with."""
     sampling: SamplingConfig = SamplingConfig()
     reward: RewardConfig = RewardConfig()
     loss: LossConfig = LossConfig()
@@ -197,7 +242,7 @@ class TrainConfig(Settings):
         """Refuse combinations that cannot train. Raises ValueError."""
         if self.num_prompts % self.num_minibatches:
             raise ValueError(f"num_minibatches {self.num_minibatches} does not divide num_prompts {self.num_prompts}")
-        if self.num_generations < 2:
+        if self.num_generations < 2 and self.advantage != "gae":
             raise ValueError(
                 f"num_generations {self.num_generations}: {self.advantage} compares samples of a group, give at least 2"
             )
@@ -205,6 +250,13 @@ class TrainConfig(Settings):
             raise ValueError(
                 "sampling.temperature 0: greedy samples of a group are all equal, give a temperature above 0"
             )
+        if self.loss.beta and not self.loss.kl_in_reward and self.loss.kl_estimator == "k1":
+            raise ValueError(
+                "loss.kl_estimator 'k1': in the loss its expected gradient is 0, so it holds nothing back; give 'k3', or "
+                "kl_in_reward: true"
+            )
+        if self.advantage == "gae" and self.lora:
+            raise ValueError("lora: a critic is trained as a whole; leave lora out, or give another advantage than gae")
         if self.trl and self.trainer != "trl":
             raise ValueError(f"trl: {', '.join(self.trl)}: options of TRL's trainer; give trainer: trl, or drop them")
         if self.trainer == "trl":

@@ -39,8 +39,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def run_key(cfg: TrainConfig, parent_key: str, data_sha256: str) -> str:
-    """16 hex digits that name a run by everything that decides its numbers."""
-    facts = {"config": cfg.model_dump(), "parent": parent_key, "data": data_sha256, "numerics": NUMERICS}
+    """16 hex digits that name a run by everything that decides its numbers, and by nothing else."""
+    facts = {"config": cfg.deciding(), "parent": parent_key, "data": data_sha256, "numerics": NUMERICS}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
