@@ -66,14 +66,15 @@ def graded(samples: Sequence[Any], rollouts: list[Any], **_: Any) -> list[Any]:
 def run_core(model: Path, setting: Setting) -> dict[str, Any]:
     """Whole steps of lmmr1: encode, sample, score, advantages, learn; the first step is not counted."""
     from lmmr1.batch import rewards_of
+    from lmmr1.learner import build
     from lmmr1.metrics import step_metrics
     from lmmr1.rollout import HFEngine
     from lmmr1.store import Store, adopt
-    from lmmr1.train import build, learn, to_batch
     from lmmr1.types import Sample
 
     cfg = settings(setting)
-    policy, _, _, optimizer = build(cfg, adopt(str(model), "bench"))
+    learner = build(cfg, adopt(str(model), "bench"))
+    policy = learner.policy
     engine = HFEngine(policy, share_prefix=True)
     if setting.mode == "forced":
         policy.eos_id = -1
@@ -83,14 +84,14 @@ def run_core(model: Path, setting: Setting) -> dict[str, Any]:
     for step in range(setting.steps + 1):
         picked = tuple(samples[(step * setting.P + j) % ROWS] for j in range(setting.P))
         times = [time.perf_counter()]
-        policy.prefix(picked, cfg.sampling.max_prompt_length, grad=True)
+        policy.prefix(picked, cfg.sampling.max_prompt_length, grad=True, keep=True)
         times.append(time.perf_counter())
         rollouts = engine.generate(picked, cfg.sampling, setting.G, (0, step))
         times.append(time.perf_counter())
         groups = graded(picked, rollouts)
-        batch = to_batch(groups, policy, None, True, cfg)
+        batch = learner.batch(groups, engine.exact)
         times.append(time.perf_counter())
-        stats = learn(policy, None, optimizer, batch, cfg, step + 1, store)
+        stats = learner.learn(batch, step + 1, store)
         store.log("steps.jsonl", {"step": step, **step_metrics(groups), **stats.metrics})
         times.append(time.perf_counter())
         if step:

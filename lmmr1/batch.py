@@ -1,9 +1,10 @@
-"""From scored groups to tensors."""
+"""From scored groups to tensors, and their parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 
@@ -23,25 +24,21 @@ def informative(groups: Sequence[ScoredGroup], count: int) -> list[ScoredGroup]:
     return [groups[i] for i in sorted(order)]
 
 
-def completions(groups: Sequence[ScoredGroup], pad_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Right-padded completion ids (N, T), their mask (N, T) and the sampler's log-probabilities (N, T)."""
+def collate(groups: Sequence[ScoredGroup], pad_id: int, mask_truncated: bool = False) -> Batch:
+    """The completions as right-padded tensors; advantages are 0 until they are known.
+
+    With `mask_truncated`, completions that hit the limit leave the loss (DAPO, 2503.14476).
+    """
     rows: list[Rollout] = [r for group in groups for r in group.rollouts]
     width = max(len(r.token_ids) for r in rows)
     ids = torch.tensor([[*r.token_ids, *[pad_id] * (width - len(r.token_ids))] for r in rows])
     mask = torch.arange(width) < torch.tensor([len(r.token_ids) for r in rows])[:, None]
     logprobs = torch.tensor([[*r.logprobs, *[0.0] * (width - len(r.logprobs))] for r in rows])
-    return ids, mask, logprobs
-
-
-def collate(
-    groups: Sequence[ScoredGroup], advantages: torch.Tensor, pad_id: int, mask_truncated: bool = False
-) -> Batch:
-    """Build the batch. With `mask_truncated`, completions that hit the limit leave the loss (DAPO, 2503.14476)."""
-    ids, mask, logprobs = completions(groups, pad_id)
-    if mask_truncated:
-        finished = torch.tensor([r.finish == "stop" for group in groups for r in group.rollouts])
-        advantages = advantages * finished[:, None]
-    return Batch(tuple(g.sample for g in groups), ids, mask, logprobs, advantages, len(groups[0].rollouts))
+    counts = torch.tensor([r.finish == "stop" or not mask_truncated for r in rows])
+    samples = tuple(g.sample for g in groups)
+    return Batch(
+        samples, ids, mask, mask & counts[:, None], logprobs, torch.zeros_like(logprobs), len(groups[0].rollouts)
+    )
 
 
 def take(batch: Batch, groups: Sequence[int]) -> Batch:
@@ -51,14 +48,9 @@ def take(batch: Batch, groups: Sequence[int]) -> Batch:
 
 
 def _part(batch: Batch, samples: tuple[Sample, ...], rows: list[int] | slice) -> Batch:
-    return replace(
-        batch,
-        samples=samples,
-        completion_ids=batch.completion_ids[rows],
-        completion_mask=batch.completion_mask[rows],
-        old_logprobs=batch.old_logprobs[rows],
-        advantages=batch.advantages[rows],
-    )
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    parts: dict[str, Any] = {name: t[rows] for name, t in values.items() if isinstance(t, torch.Tensor)}
+    return replace(batch, samples=samples, **parts)
 
 
 def group_rows(groups: Sequence[int], num_generations: int) -> list[int]:

@@ -158,6 +158,7 @@ class VLLMConfig(Settings):
 
 TRL_HAS: dict[str, tuple[Any, ...]] = {
     "dynamic_sampling_factor": (1,),
+    "bf16": (None,),
     "advantage": ("group_norm", "group_mean"),
     "loss.kl_estimator": ("k3",),
     "loss.kl_in_reward": (False,),
@@ -252,8 +253,8 @@ class TrainConfig(Settings):
             )
         if self.loss.beta and not self.loss.kl_in_reward and self.loss.kl_estimator == "k1":
             raise ValueError(
-                "loss.kl_estimator 'k1': in the loss its expected gradient is 0, so it holds nothing back; give 'k3', or "
-                "kl_in_reward: true"
+                "loss.kl_estimator 'k1': in the loss its expected gradient is 0, so it holds nothing back; give 'k3', "
+                "or kl_in_reward: true"
             )
         if self.advantage == "gae" and self.lora:
             raise ValueError("lora: a critic is trained as a whole; leave lora out, or give another advantage than gae")

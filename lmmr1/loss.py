@@ -8,9 +8,12 @@ from torch.utils.checkpoint import checkpoint
 
 from lmmr1.config import LossConfig
 
+LOGITS = 2**27
+"""Numbers in the logits that are held at once: 0.5 GB in fp32, and its gradient as much again."""
+
 
 def token_logprobs(
-    hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, temperature: float, chunk: int = 4096
+    hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, temperature: float, logits: int = LOGITS
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of given tokens, in fp32 and in chunks, so that memory never grows with tokens x vocabulary.
 
@@ -19,11 +22,12 @@ def token_logprobs(
         head: (V, H) output embedding.
         targets: (n,) token ids.
         temperature: logits are divided by it, as the sampler does.
-        chunk: tokens per chunk; with more than one chunk the backward pass recomputes each chunk's logits.
+        logits: numbers in one chunk's; with more than one chunk the backward pass computes each chunk's again.
 
     Returns:
         (n,) log-probabilities with gradient and (n,) entropies without, both in nats.
     """
+    chunk = max(1, logits // head.size(0))
     if hidden.size(0) <= chunk:
         return _chunk_logprobs(hidden, head, targets, temperature)
     parts = [
@@ -50,19 +54,50 @@ def kl(logprobs: torch.Tensor, reference: torch.Tensor, estimator: str) -> torch
 
 
 def policy_loss(
-    logprobs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, reference: torch.Tensor | None, cfg: LossConfig
+    logprobs: torch.Tensor,
+    old: torch.Tensor,
+    advantages: torch.Tensor,
+    reference: torch.Tensor | None,
+    cfg: LossConfig,
+    lengths: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Per-token loss, -min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon_high) A) + beta KL. PPO, 1707.06347, eq. 7.
 
-    All arguments are (n,). Returns the loss (n,) and, as bool (n,), where the clip was active.
+    `cispo`: -min(ratio, epsilon_high) A log p, the ratio without gradient (2506.13585, eq. 4; one-sided, as TRL).
+    All arguments are (n,), row by row; `lengths` says how many tokens each row has, for ratios of whole completions.
+    Returns the loss (n,) and, as bool (n,), where the clip was active.
     """
-    ratio = torch.exp(logprobs - old)
-    low, high = 1 - cfg.epsilon, 1 + (cfg.epsilon if cfg.epsilon_high is None else cfg.epsilon_high)
-    loss = -torch.min(ratio * advantages, ratio.clamp(low, high) * advantages)
-    clipped = ((ratio < low) & (advantages < 0)) | ((ratio > high) & (advantages > 0))
+    ratio = torch.exp(logprobs - old if lengths is None else row_means(logprobs - old, lengths))
+    high = cfg.epsilon if cfg.epsilon_high is None else cfg.epsilon_high
+    if cfg.loss_type == "cispo":
+        loss = -ratio.clamp(max=high).detach() * advantages * logprobs
+        clipped = (ratio > high) & (advantages > 0)
+    else:
+        low, high = 1 - cfg.epsilon, 1 + high
+        loss = -torch.min(ratio * advantages, ratio.clamp(low, high) * advantages)
+        clipped = ((ratio < low) & (advantages < 0)) | ((ratio > high) & (advantages > 0))
     if reference is not None and cfg.beta and not cfg.kl_in_reward:
         loss = loss + cfg.beta * kl(logprobs, reference, cfg.kl_estimator)
     return loss, clipped.detach()
+
+
+def row_means(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """(n,) every token's value replaced by the mean of its row; `lengths` (R,) sum to n."""
+    row = torch.repeat_interleave(torch.arange(lengths.numel(), device=tokens.device), lengths)
+    sums = torch.zeros(lengths.numel(), dtype=tokens.dtype, device=tokens.device).index_add(0, row, tokens)
+    return (sums / lengths.clamp(min=1))[row]
+
+
+def value_loss(
+    values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, cliprange_value: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per-token loss of the critic, 0.5 max((v - R)^2, (v clipped around the old value - R)^2), as TRL and OpenRLHF.
+
+    All arguments are (n,). Returns the loss (n,) and, as bool (n,), where the clip was active.
+    """
+    near = old + (values - old).clamp(-cliprange_value, cliprange_value)
+    free, held = (values - returns) ** 2, (near - returns) ** 2
+    return 0.5 * torch.max(free, held), (held > free).detach()
 
 
 def token_weights(
@@ -71,12 +106,13 @@ def token_weights(
     """Weights such that loss = sum(weights * per-token loss): how tokens are averaged, whatever the micro-batch.
 
     Args:
-        mask: (n, T) bool over all rows of one optimizer step.
-        rollout_tokens: completion tokens of the whole rollout batch divided by its optimizer steps per pass.
+        mask: (n, T) bool, tokens of the loss, over all rows of one optimizer step.
+        rollout_tokens: tokens of the loss of the whole rollout batch divided by its optimizer steps per pass.
 
     Returns:
         (n, T) fp32. `grpo` and `seq_mean` (the release of 12 March 2025): mean over tokens per sequence, then over
-        sequences; `bnpo`: mean over this step's tokens; `dapo`: over the rollout's tokens; `dr_grpo`: / (n max length).
+        sequences; `bnpo`: mean over this step's tokens; `dapo`, `cispo`: over the rollout's tokens; `dr_grpo`: / (n max
+        length).
     """
     rows, weights = mask.size(0), mask.float()
     if cfg.loss_type in ("grpo", "seq_mean"):

@@ -47,6 +47,8 @@ class Policy:
     """peft's wrapper of `model`, where adapters are trained (lora.py)."""
     adapters: bool = True
     """False computes without them: the reference."""
+    masters: dict[str, torch.nn.Parameter] = field(default_factory=dict)
+    """fp32 weights that the optimizer moves in the place of the model's bf16 ones, by name (precision.py)."""
     _shared: tuple[tuple[Any, ...], Prefix] | None = None
     _features: OrderedDict[Path, torch.Tensor] = field(default_factory=OrderedDict)
 
@@ -54,6 +56,12 @@ class Policy:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.device
+
+    @property
+    def trained(self) -> dict[str, torch.Tensor]:
+        """What the optimizer moves, by name: the model's own weights, their shards or their masters."""
+        params = self.model.named_parameters()
+        return {name: self.masters.get(name, param) for name, param in params if param.requires_grad}
 
     @property
     def head(self) -> torch.Tensor:
@@ -101,14 +109,19 @@ class Policy:
             images += [open_image(path) for path in sample.images]
         return texts, images or None
 
-    def prefix(self, samples: Sequence[Sample], max_prompt_length: int, grad: bool) -> Prefix:
-        """Forward over P unique prompts. With `grad`, the same prompts at the same version are computed only once."""
+    def prefix(self, samples: Sequence[Sample], max_prompt_length: int, grad: bool, keep: bool = False) -> Prefix:
+        """Forward over P unique prompts. What was kept is handed out, once, where the same prompts are asked for with
+        `grad` at the same version: sampler and learner then compute them together."""
         tag = (tuple(s.id for s in samples), self.version, max_prompt_length)
-        if grad and self._shared and self._shared[0] == tag:
-            return self._shared[1]
+        shared = self._shared
+        if grad and not keep:
+            self._shared = None  # whoever goes back through it frees it
+        if grad and shared and shared[0] == tag:
+            return shared[1]
         with torch.set_grad_enabled(grad), self.computing():
             prefix = Prefix.forward(self.model, self.with_features(samples, self.encode(samples, max_prompt_length)))
-        self._shared = (tag, prefix) if grad else None
+        if keep:
+            self._shared = (tag, prefix)
         return prefix
 
     def with_features(self, samples: Sequence[Sample], batch: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +152,12 @@ class Policy:
         """Around every read of the weights: switches the adapters off where this is the reference."""
         return self.peft.disable_adapter() if self.peft is not None and not self.adapters else nullcontext()
 
+    @torch.no_grad()
     def stepped(self) -> None:
-        """Tell the policy that its weights changed."""
+        """Tell the policy that what it trains changed."""
+        params = dict(self.model.named_parameters()) if self.masters else {}
+        for name, master in self.masters.items():
+            params[name].copy_(master)
         self.version += 1
         self._shared = None
 
@@ -222,13 +239,12 @@ def load_policy(
     trainable: bool = False,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
-    adapters: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> Policy:
     """Load a checkpoint folder, or a Hub id at a commit. Raises UserError where it is neither, or an architecture that
     we cannot train.
 
-    fp32 on CPU, and fp32 for what is trained everywhere (a bf16 weight does not move at lr 1e-6); bf16 on a GPU for
-    inference, and for weights that stay as they are because only `adapters` on them are trained.
+    Without `dtype`: bf16 on a GPU for inference, fp32 on a CPU and for what is trained.
     """
     folder = Path(source)
     if folder.exists() and not (folder / "config.json").is_file():
@@ -241,7 +257,7 @@ def load_policy(
         transformers_logging.disable_progress_bar()
     processor = load_processor(source, revision, min_pixels, max_pixels)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" and (adapters or not trainable) else torch.float32
+    dtype = dtype or (torch.bfloat16 if device == "cuda" and not trainable else torch.float32)
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(
             source, revision=revision, dtype=dtype, use_safetensors=True

@@ -18,6 +18,8 @@ from lmmr1.types import UserError
 if TYPE_CHECKING:  # the verifier's workers import this module, and must start at once
     import torch
 
+    from lmmr1.policy import Policy
+
 T = TypeVar("T")
 
 
@@ -47,13 +49,14 @@ class Processes:
         shares = self.collect(list(items))
         return [shares[i % self.size][i // self.size] for i in range(sum(map(len, shares)))]
 
-    def shard(self, model: Any) -> None:
-        """Spread the weights over the processes, before an optimizer sees them; nothing where each has them all."""
+    def shard(self, model: Any, dtype: torch.dtype) -> None:
+        """Spread the weights over the processes, before an optimizer sees them, to be computed with in `dtype`; nothing
+        where each has them all."""
 
     def unshard(self, model: Any) -> None:
         """Make the model's weights whole, to be computed with. Cheap where they are."""
 
-    def reduce(self, model: Any) -> None:
+    def reduce(self, policy: Policy) -> None:
         """Sum the gradients over the processes; where weights are sharded, each then keeps its part of both."""
 
 
@@ -81,11 +84,11 @@ class DataParallel(Processes):
         mine = torch.tensor([p.grad is not None for p in params], dtype=torch.int32, device=self.accelerator.device)
         return self.accelerator.reduce(mine, "sum").bool().tolist()
 
-    def reduce(self, model: Any) -> None:
+    def reduce(self, policy: Policy) -> None:
         """See Processes."""
         import torch
 
-        params = [p for p in model.parameters() if p.requires_grad]
+        params = list(policy.trained.values())
         for param, used in zip(params, self.used(params), strict=True):
             if used:
                 param.grad = torch.zeros_like(param) if param.grad is None else param.grad
@@ -96,8 +99,7 @@ class FullyShardedDataParallel(DataParallel):
     """FSDP2: each process keeps its part of every weight, gradient and moment, in fp32.
 
     The core reads weights outside the modules' forward methods, which FSDP2's hooks would free in between. So they are
-    made whole for a whole step (in bf16 where accelerate's `mixed_precision` says so), and gradients are scattered by
-    hand after it.
+    made whole for a whole step, in the dtype that computes, and gradients are scattered by hand after it.
     """
 
     sharded = True
@@ -107,14 +109,13 @@ class FullyShardedDataParallel(DataParallel):
         super().__init__(accelerator)
         self.layers = layers
 
-    def shard(self, model: Any) -> None:
+    def shard(self, model: Any, dtype: torch.dtype) -> None:
         """See Processes."""
         import torch
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         mesh = init_device_mesh(self.accelerator.device.type, (self.size,))
-        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else None
         options: dict[str, Any] = {
             "mesh": mesh,
             "reshard_after_forward": False,
@@ -133,10 +134,11 @@ class FullyShardedDataParallel(DataParallel):
         """See Processes."""
         self._each(model, "unshard")
 
-    def reduce(self, model: Any) -> None:
+    def reduce(self, policy: Policy) -> None:
         """See Processes."""
         from torch.distributed.tensor import DTensor, Partial
 
+        model = policy.model
         copies = [p for p in model.parameters() if p.requires_grad]
         used = self.used(copies)
         self._each(model, "reshard")

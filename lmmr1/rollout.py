@@ -75,7 +75,9 @@ class HFEngine:
 
     def prompts(self, samples: Sequence[Sample], sampling: SamplingConfig) -> tuple[Prefix, Head | None]:
         """The prompts' prefix, and what all of them begin with if that is not in it."""
-        return self.policy.prefix(samples, sampling.max_prompt_length, grad=self.share_prefix), None
+        return self.policy.prefix(
+            samples, sampling.max_prompt_length, grad=self.share_prefix, keep=self.share_prefix
+        ), None
 
     def _rollout(self, sample_id: str, ids: list[int], logprobs: list[float]) -> Rollout:
         text = self.policy.processor.tokenizer.decode(ids, skip_special_tokens=True)

@@ -132,17 +132,19 @@ class Store:
         """The finished model's folder."""
         return self.folder / "final"
 
-    def resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
+    def resume(self, trained: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
         """Load the newest whole resume point and cut the logs back to it. Returns the step to continue after, or 0.
+
+        `trained` is what the optimizer moves, by name; what is computed with must be told of it afterwards.
 
         Raises TrainingError where the processes do not see the same folder.
         """
-        step = self._resume(policy, optimizer)
+        step = self._resume(trained, optimizer)
         if set(self.processes.collect(step)) != {step}:
             raise TrainingError(f"{self.folder}: not every process sees the same resume points; is the folder shared?")
         return step
 
-    def _resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
+    def _resume(self, trained: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
         points = sorted(self.folder.glob("resume/step-*[0-9]"), key=lambda p: int(p.name.partition("-")[2]))
         for point in reversed(points):
             try:
@@ -151,8 +153,8 @@ class Store:
             except (OSError, ValueError, KeyError, SafetensorError) as e:
                 print(f"resume point {point} is not usable ({e}); trying the one before", flush=True)
                 continue
-            _load_weights(policy, weights)
-            _load_moments(policy, optimizer, moments)
+            _load_weights(trained, weights)
+            _load_moments(trained, optimizer, moments)
             self._cut_logs(state["log_bytes"])
             return state["step"]
         self._cut_logs(dict.fromkeys(LOGS, 0))
@@ -188,15 +190,13 @@ class Store:
         with writing(self.folder / name), (self.folder / name).open("a", encoding="utf-8") as f:
             f.writelines(json.dumps(row) + "\n" for row in rows)
 
-    def save(self, step: int, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, step: int, trained: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
         """Write a resume point under a temporary name, rename it, then drop older ones but one.
 
         Weights and moments are whole, however many processes have them: any number can go on from there.
         """
-        # trainable tensors only: the others are those of the parent
-        trained = {k: p for k, p in policy.model.named_parameters() if p.requires_grad}
-        weights = self._whole(trained)
-        moments = self._whole(_moments(policy, optimizer))
+        weights = self._whole(trained)  # the others are those of the parent
+        moments = self._whole(_moments(trained, optimizer))
         if not self.processes.main:
             return
         point = self.folder / "resume" / f"step-{step}"
@@ -330,22 +330,21 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _moments(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    names = {p: n for n, p in policy.model.named_parameters()}
+def _moments(trained: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    names = {p: n for n, p in trained.items()}
     return {f"{names[p]}:{kind}": state[kind] for p, state in optimizer.state.items() for kind in MOMENTS}
 
 
 @torch.no_grad()
-def _load_weights(policy: Policy, weights: dict[str, torch.Tensor]) -> None:
-    params = dict(policy.model.named_parameters())
+def _load_weights(trained: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> None:
     for name, tensor in weights.items():
-        params[name].copy_(as_sharded(tensor, params[name]))
-    policy.stepped()
+        trained[name].copy_(as_sharded(tensor, trained[name]))
 
 
-def _load_moments(policy: Policy, optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]) -> None:
-    params = dict(policy.model.named_parameters())
+def _load_moments(
+    trained: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]
+) -> None:
     for name in {k.rpartition(":")[0] for k in moments}:
-        param, (mean, square, step) = params[name], (moments[f"{name}:{kind}"] for kind in MOMENTS)
+        param, (mean, square, step) = trained[name], (moments[f"{name}:{kind}"] for kind in MOMENTS)
         values = (as_sharded(mean, param), as_sharded(square, param), step.to(param.device))
         optimizer.state[param] = dict(zip(MOMENTS, values, strict=True))

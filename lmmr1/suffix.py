@@ -88,6 +88,10 @@ class TextWeights:
             torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs])
 
 
+LONG = 512
+"""Completion tokens from which on attention is asked for as causal, without a mask."""
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """Keys and values of tokens that all prompts of a batch begin with, one pair for all rows."""
@@ -225,10 +229,10 @@ def group_hidden(
     if n == 0:
         return first
     rows, pad = _Rows(lengths - 1, n), prefix.padding(row)
-    prompt = prefix.mask.size(1) - pad
-    visible = (
-        torch.ones(n, prompt + n, dtype=torch.bool, device=ids.device).tril(prompt).repeat(w.heads // w.kv_heads, 1)
-    )
+    prompt, visible = prefix.mask.size(1) - pad, None
+    if n < LONG:
+        ones = torch.ones(n, prompt + n, dtype=torch.bool, device=ids.device)
+        visible = ones.tril(prompt).repeat(w.heads // w.kv_heads, 1)
     cos, sin = (rows.pick(t[0, :n].repeat(g, 1))[:, None] for t in (cos, sin))
     x = F.embedding(rows.pick(ids[:, :-1].reshape(-1)), w.embedding, w.padding_idx)
     for layer, prompt_kv in zip(w.layers, prefix.kv_leaves, strict=True):
@@ -241,7 +245,7 @@ def group_hidden(
 
 def _layer(
     w: TextWeights, layer: LayerWeights, x: torch.Tensor, prompt_k: torch.Tensor, prompt_v: torch.Tensor,
-    visible: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rows: _Rows,
+    visible: torch.Tensor | None, cos: torch.Tensor, sin: torch.Tensor, rows: _Rows,
 ) -> torch.Tensor:  # fmt: skip
     """One decoder layer on the real tokens of a group, (m, H); prompt_k, prompt_v: (G, KV heads, prompt, head dim)."""
     heads, kv, dim, width = w.heads, w.kv_heads, w.head_dim, x.size(1)
@@ -251,12 +255,27 @@ def _layer(
     qk, v = qkv.view(-1, heads + 2 * kv, dim).split([heads + kv, kv], 1)
     grid = rows.spread(torch.cat([rope(qk, cos, sin), v], 1).flatten(1)).view(g, -1, heads + 2 * kv, dim)
     q, k, v = grid.split([heads, kv, kv], 2)
-    n = q.size(1)
     k, v = torch.cat([prompt_k, k.transpose(1, 2)], 2), torch.cat([prompt_v, v.transpose(1, 2)], 2)
-    # the query heads of one KV head become rows of it, so keys and values are never repeated
-    q = q.reshape(g, n, kv, heads // kv, dim).permute(0, 2, 3, 1, 4).reshape(g, kv, -1, dim)
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
-    mixed = mixed.view(g, kv, heads // kv, n, dim).permute(0, 3, 1, 2, 4).reshape(g * n, heads * dim)
-    x = x + layer.out(rows.pick(mixed))
+    x = x + layer.out(rows.pick(_attend(q, k, v, visible)))
     gate, up = layer.gate_up(F.rms_norm(x, (width,), layer.norm2, w.eps)).chunk(2, -1)
     return x + layer.down(F.silu(gate) * up)
+
+
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
+    """Attention of completions (G, n, heads, head dim) to prompt and themselves, k and v (G, KV heads, prompt + n,
+    head dim): (G * n, heads * head dim).
+
+    With `visible` the query heads of one KV head become rows of it, so keys and values are never repeated, nor their
+    product split. Without, the queries get empty rows in the prompt's place: a causal square, which flash kernels know,
+    and of which they skip half. No mask is held then, whose size grows with the square of a completion.
+    """
+    g, n, heads, dim = q.shape
+    kv = k.size(1)
+    if visible is None:
+        square = F.pad(q.transpose(1, 2), (0, 0, k.size(2) - n, 0))
+        k, v = (t.repeat_interleave(heads // kv, 1) for t in (k, v))
+        mixed = F.scaled_dot_product_attention(square, k, v, is_causal=True)[:, :, -n:]
+        return mixed.transpose(1, 2).reshape(g * n, heads * dim)
+    q = q.reshape(g, n, kv, heads // kv, dim).permute(0, 2, 3, 1, 4).reshape(g, kv, -1, dim)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+    return mixed.view(g, kv, heads // kv, n, dim).permute(0, 3, 1, 2, 4).reshape(g * n, heads * dim)

@@ -18,25 +18,22 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lmmr1.advantages import per_token
-from lmmr1.batch import collate, completions, informative, rewards_of
+from lmmr1.batch import informative
 from lmmr1.config import TrainConfig, load_train_config
 from lmmr1.data import prompt_batches, read_samples, training_data
 from lmmr1.exits import run_cli
 from lmmr1.files import verify, write
+from lmmr1.forward import prompts_at_once
+from lmmr1.learner import build
 from lmmr1.lock import owned
-from lmmr1.lora import add_adapters
-from lmmr1.loss import policy_loss
 from lmmr1.metrics import completion_rows, step_metrics, timings
-from lmmr1.policy import Policy, load_policy, recompute_layers
+from lmmr1.policy import Policy
 from lmmr1.processes import ALONE, Processes, join, require_prompts
 from lmmr1.rewards import score, verifier_pool
 from lmmr1.rollout import Engine, HFEngine
-from lmmr1.schedule import learning_rate
 from lmmr1.store import LOGS, Store, read_parent, run_key, write_manifest
 from lmmr1.tracking import NOWHERE, VARIABLE, Reporting, parse_names, require_installed
-from lmmr1.types import Batch, Manifest, Sample, ScoredGroup, StepStats, TrainingData, TrainingError, UserError
-from lmmr1.update import importance_corrected, reference_penalty, save_batch, update
+from lmmr1.types import Manifest, Sample, TrainingData
 from lmmr1.vllm_engine import VLLMEngine
 
 
@@ -77,8 +74,10 @@ def _run(
 
         return trl_trainer.train(cfg, parent, samples, data, store, report_to)
     processes = store.processes
-    policy, reference, engine, optimizer = build(cfg, parent, processes)
-    start = store.resume(policy, optimizer)
+    learner = build(cfg, parent, processes)
+    engine = build_engine(cfg, learner.policy, processes)
+    start = store.resume(learner.trained, learner.optimizer)
+    learner.loaded()
     trackers = (report_to if processes.main else NOWHERE).open(cfg, store.key, start)
     with progress(processes.main) as bar, verifier_pool(cfg.reward) as verifier, trackers:
         task = bar.add_task(f"train {store.key}", total=cfg.max_steps, completed=start)
@@ -86,12 +85,12 @@ def _run(
             began = time.perf_counter()
             seed, places = (cfg.seed, step), processes.share(range(len(samples_P)))
             mine = tuple(samples_P[i] for i in places)
-            processes.unshard(policy.model)
+            processes.unshard(learner.policy.model)
             rollouts = engine.generate(mine, cfg.sampling, cfg.num_generations, seed, places)
             groups_P = score(mine, rollouts, cfg.reward, cfg.sampling, verifier, seed, processes)
             kept_P = informative(groups_P, cfg.num_prompts)
-            batch = to_batch(kept_P, policy, reference, engine.exact, cfg, processes)
-            stats = learn(policy, reference, optimizer, batch, cfg, step, store)
+            batch = learner.batch(kept_P, engine.exact)
+            stats = learner.learn(batch, step, store)
             metrics = {"step": step, **step_metrics(groups_P), **stats.metrics}
             seconds = timings(step, time.perf_counter() - began, groups_P)
             store.log("steps.jsonl", metrics)
@@ -99,84 +98,18 @@ def _run(
             store.log("timings.jsonl", seconds)
             trackers.log(step, metrics, seconds)
             if step % cfg.save_steps == 0 and step < cfg.max_steps:
-                store.save(step, policy, optimizer)
+                store.save(step, learner.trained, learner.optimizer)
             bar.advance(task)
-    return store.finish(policy, parent, cfg, data)
-
-
-def build(
-    cfg: TrainConfig, parent: Manifest, processes: Processes = ALONE
-) -> tuple[Policy, Policy | None, Engine, torch.optim.Optimizer]:
-    """Policy, frozen reference (only at beta > 0), sampling engine and optimizer."""
-    pixels = (cfg.min_pixels, cfg.max_pixels)
-    policy = load_policy(parent.weights, parent.revision, True, *pixels, adapters=bool(cfg.lora))
-    if cfg.freeze_vision:
-        policy.model.model.visual.requires_grad_(False)
-    if cfg.lora:
-        if processes.sharded:
-            raise UserError("lora: adapters are too small to shard; launch with config/accelerate/ddp.yaml")
-        policy.peft = add_adapters(policy.model, cfg.lora)
-    if cfg.gradient_checkpointing:
-        recompute_layers(policy.model)
-    reference = None
-    if cfg.loss.beta > 0:
-        reference = policy.reference() if cfg.lora else load_policy(parent.weights, parent.revision, False, *pixels)
-    processes.shard(policy.model)
-    params = [p for p in policy.model.parameters() if p.requires_grad]
-    betas = (cfg.adam_beta1, cfg.adam_beta2)
-    optimizer = torch.optim.AdamW(params, lr=cfg.learning_rate, betas=betas, weight_decay=cfg.weight_decay, fused=True)
-    return policy, reference, build_engine(cfg, policy, processes), optimizer
+    return store.finish(learner.finished(), parent, cfg, data)
 
 
 def build_engine(cfg: TrainConfig, policy: Policy, processes: Processes = ALONE) -> Engine:
     """What samples. Raises UserError where that is vLLM and it is not installed."""
     if cfg.engine == "vllm":
         return VLLMEngine(policy, cfg.sampling, cfg.vllm, launched=processes.size > 1)
-    return HFEngine(policy, share_prefix=True)
-
-
-def to_batch(
-    groups: list[ScoredGroup],
-    policy: Policy,
-    reference: Policy | None,
-    exact: bool,
-    cfg: TrainConfig,
-    processes: Processes = ALONE,
-) -> Batch:
-    """Advantages and tensors of one rollout batch; `kl_in_reward` lets the reference's penalty enter the advantages."""
-    rewards, truncated = rewards_of(groups), cfg.loss.mask_truncated_completions
-    if not bool(torch.isfinite(rewards).all()):
-        raise TrainingError(f"rewards not finite for samples {', '.join(g.sample.id for g in groups)}")
-    mask = completions(groups, policy.pad_id)[1]
-    penalty = None
-    if reference is not None and cfg.loss.kl_in_reward:
-        plain = collate(groups, per_token("group_mean", rewards, mask), policy.pad_id)
-        penalty = reference_penalty(reference, plain, cfg, processes)
-    batch = collate(groups, per_token(cfg.advantage, rewards, mask, penalty), policy.pad_id, truncated)
-    return batch if exact else importance_corrected(policy, batch, cfg, processes)
-
-
-def learn(
-    policy: Policy,
-    reference: Policy | None,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    cfg: TrainConfig,
-    step: int,
-    store: Store,
-) -> StepStats:
-    """The optimizer steps of one rollout batch at this step's learning rate; a broken batch is saved for replay."""
-    rate = learning_rate(cfg, step)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    try:
-        metrics = update(policy, reference, optimizer, batch, cfg, policy_loss, store.processes)
-        return StepStats(step, {**metrics, "learning_rate": rate})
-    except TrainingError as e:
-        file = store.folder / f"failed-step-{step}.pt"
-        if store.processes.main:
-            save_batch(file, batch, e)
-        raise TrainingError(f"step {step}: {e}; the batch is saved in {file}") from e
+    # sampler and learner share the batch's prompts, where the learner too takes all of them at once
+    at_once = cfg.prompts_drawn <= prompts_at_once(cfg) and cfg.num_minibatches == cfg.dynamic_sampling_factor == 1
+    return HFEngine(policy, share_prefix=at_once)
 
 
 def progress(main: bool = True) -> Progress:

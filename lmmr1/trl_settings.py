@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmmr1.config import TrainConfig
+from lmmr1.config import CriticConfig, TrainConfig
 from lmmr1.types import UserError
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ OURS = {
     "sampling.max_prompt_length": "trl_trainer.py: Trainer",
     "loss.kl_estimator": "k3 only",
     "loss.kl_in_reward": "False only",
+    "lr_per_optimizer_step": "schedule.py",
+    "bf16": "None only: trl.bf16 is TRL's own",
+    "tokens_per_micro_batch": "our own loop's; TRL has per_device_train_batch_size",
+    "tokens_per_rollout": "our own loop's",
+    **{f"critic.{name}": "with advantage: gae, which is not TRL's" for name in CriticConfig.model_fields},
 }
 """Settings that are no field of GRPOConfig: who keeps them."""
 
@@ -66,6 +71,7 @@ DECIDED = {
     "loss_type": "loss.loss_type",
     "epsilon": "loss.epsilon",
     "epsilon_high": "loss.epsilon_high",
+    "importance_sampling_level": "loss.importance_sampling_level",
     "beta": "loss.beta",
     "use_bias_correction_kl": "loss.kl_estimator",
     "mask_truncated_completions": "loss.mask_truncated_completions",
@@ -197,6 +203,7 @@ def mapped(cfg: TrainConfig, world: int) -> dict[str, Any]:
         "loss_type": "grpo" if loss.loss_type == "seq_mean" else loss.loss_type,  # two names of one average
         "epsilon": loss.epsilon,
         "epsilon_high": loss.epsilon_high,
+        "importance_sampling_level": loss.importance_sampling_level,
         "beta": loss.beta,
         "use_bias_correction_kl": False,  # the plain k3 estimate
         "mask_truncated_completions": loss.mask_truncated_completions,

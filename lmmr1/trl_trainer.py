@@ -30,7 +30,7 @@ from lmmr1.hub_commits import snapshot
 from lmmr1.metrics import completion_rows, step_metrics, timings
 from lmmr1.policy import load_processor, open_image, use_linear_patch_embedding
 from lmmr1.rewards import score, verifier_pool
-from lmmr1.schedule import learning_rate
+from lmmr1.schedule import rates
 from lmmr1.store import Store
 from lmmr1.tracking import NOWHERE, Reporting, Trackers
 from lmmr1.trl_settings import arguments
@@ -204,7 +204,8 @@ class Trainer(GRPOTrainer):
 
     def rate_share(self, done: int) -> float:
         """Share of `learning_rate` after `done` optimizer steps."""
-        return learning_rate(self.cfg, done // self.cfg.optimizer_steps + 1) / self.cfg.learning_rate
+        step, part = divmod(done, self.cfg.optimizer_steps)
+        return rates(self.cfg, step + 1)[part] / self.cfg.learning_rate
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """All of them, as in our loop; transformers spares biases and norms."""

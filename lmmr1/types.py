@@ -83,12 +83,24 @@ class Batch:
     completion_ids: torch.Tensor
     """(N, T) right-padded with the pad token."""
     completion_mask: torch.Tensor
-    """(N, T) bool."""
-    old_logprobs: torch.Tensor
-    """(N, T) the sampler's log-probabilities, 0 at padding."""
+    """(N, T) bool: real tokens."""
+    loss_mask: torch.Tensor
+    """(N, T) bool: tokens of the loss, of its normaliser and of every average; all real ones but those of completions
+    that were cut off, where `mask_truncated_completions` says so."""
+    sampler_logprobs: torch.Tensor
+    """(N, T) as the sampler says them, 0 at padding."""
     advantages: torch.Tensor
-    """(N, T) per token; constant along T for every estimator without KL in the reward."""
+    """(N, T) per token, 0 outside the loss."""
     num_generations: int
+    old_logprobs: torch.Tensor | None = None
+    """(N, T) the learner's own when the completions were drawn; None: those that the update computes first, which are
+    the same where it takes one optimizer step."""
+    ref_logprobs: torch.Tensor | None = None
+    """(N, T) of the reference; None where there is none."""
+    values: torch.Tensor | None = None
+    """(N, T) the critic's when the completions were drawn: what it expects before each token."""
+    returns: torch.Tensor | None = None
+    """(N, T) what it should have expected."""
 
 
 @dataclass(frozen=True, slots=True)

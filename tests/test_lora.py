@@ -11,13 +11,14 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 from lmmr1.config import LoraConfig, LossConfig, RewardConfig, SamplingConfig, TrainConfig
+from lmmr1.forward import batch_logprobs
 from lmmr1.lora import add_adapters, merged_parameters, save_adapters
 from lmmr1.loss import policy_loss, token_weights
 from lmmr1.policy import load_policy, recompute_layers
 from lmmr1.store import adopt
 from lmmr1.train import train
 from lmmr1.types import UserError
-from lmmr1.update import accumulate_gradients, batch_logprobs
+from lmmr1.update import accumulate_gradients
 from reproduce.micro.build import write_prompts
 from tests.test_core_equality import (
     KINDS,
@@ -71,7 +72,7 @@ def test_gradient_equals_autograd_through_pefts_forward(adapted, make_samples):
     groups = scored(samples, rollouts_without_image_tokens(adapted, samples))
     batch = batch_of(adapted, samples, groups)
     tokens = float(batch.completion_mask.sum())
-    stats = accumulate_gradients(adapted, None, batch, CFG, tokens)
+    stats = accumulate_gradients(adapted, batch, CFG, tokens)
     mine = gradients(adapted.model)
     expected = plain_gradients(adapted, batch, groups, samples)
     assert mine.keys() == expected.keys() and all(".lora_" in name for name in mine)
@@ -93,7 +94,7 @@ def test_a_bf16_base_trains_fp32_adapters(tiny_model, make_samples, tmp_path, mo
         assert adapters and all(p.dtype == torch.float32 for p in adapters)
         for p, values in zip(adapters, seeded(adapters), strict=True):
             p.data.copy_(values)
-        accumulate_gradients(policy, None, batch_of(policy, samples, groups), CFG, 100.0)
+        accumulate_gradients(policy, batch_of(policy, samples, groups), CFG, 100.0)
         found.append(torch.cat([g.flatten() for g in gradients(policy.model).values()]))
     assert torch.cosine_similarity(*found, dim=0) > 0.98
     save_adapters(policy.peft, tmp_path)
@@ -152,7 +153,7 @@ def test_gradient_checkpointing_changes_nothing(projections, tiny_model, make_sa
         if recompute:
             recompute_layers(policy.model)
         cfg = CFG.model_copy(update={"lora": None, "gradient_checkpointing": recompute})
-        accumulate_gradients(policy, None, batch_of(policy, samples, groups), cfg, 100.0)
+        accumulate_gradients(policy, batch_of(policy, samples, groups), cfg, 100.0)
         results.append(gradients(policy.model))
     assert results[0].keys() == results[1].keys() and relative(*results) < 1e-6
 

@@ -12,6 +12,7 @@ import pytest
 
 from lmmr1 import tracking
 from lmmr1 import train as train_module
+from lmmr1.learner import Learner
 from lmmr1.store import adopt, run_key
 from lmmr1.tracking import VARIABLE, Reporting, Trackers, parse_names, redacted, require_installed
 from lmmr1.train import train
@@ -39,15 +40,15 @@ def prompts(tmp_path_factory):
 
 def interrupted(names, parent, prompts, folder):
     """A run that dies in step 4, after the resume point of step 2, and is then run again: manifest, rows, results."""
-    report_to, learn = Reporting(names, folder / "results/x/fre/0"), train_module.learn
+    report_to, learn = Reporting(names, folder / "results/x/fre/0"), Learner.learn
 
-    def dies(*arguments):
-        if arguments[5] == 4:
+    def dies(learner, batch, step, store):
+        if step == 4:
             raise KeyboardInterrupt
-        return learn(*arguments)
+        return learn(learner, batch, step, store)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "learn", dies)
+        patch.setattr(Learner, "learn", dies)
         with pytest.raises(KeyboardInterrupt):
             train(SHORT, parent, prompts, folder / "checkpoints", report_to)
     manifest, store = train(SHORT, parent, prompts, folder / "checkpoints", report_to)

@@ -12,10 +12,12 @@ from lmmr1 import NUMERICS
 from lmmr1 import train as train_module
 from lmmr1.config import RewardConfig, SamplingConfig, TrainConfig
 from lmmr1.data import read_samples
+from lmmr1.learner import Learner
 from lmmr1.lock import owned
 from lmmr1.policy import load_processor
+from lmmr1.schedule import learning_rate
 from lmmr1.store import Store, adopt, read_parent, run_key, sha256_file, sha256_weights, write_manifest
-from lmmr1.train import learning_rate, train
+from lmmr1.train import train
 from lmmr1.types import TrainingError, UserError
 from reproduce.micro.build import write_prompts
 
@@ -192,13 +194,13 @@ def test_learning_moves_the_reward(parent, prompts, tmp_path):
 
 
 def test_non_finite_numbers_stop_the_run_and_keep_the_batch(parent, prompts, tmp_path, monkeypatch):
-    real = train_module.to_batch
+    real = Learner.batch
 
-    def broken(groups, *rest):
-        batch = real(groups, *rest)
+    def broken(learner, groups, exact):
+        batch = real(learner, groups, exact)
         return dataclasses.replace(batch, advantages=batch.advantages + float("nan"))
 
-    monkeypatch.setattr(train_module, "to_batch", broken)
+    monkeypatch.setattr(Learner, "batch", broken)
     with pytest.raises(TrainingError, match=r"step 1: .*loss.* not finite for samples .*failed-step-1.pt"):
         train(CFG, parent, prompts, tmp_path)
     (file,) = tmp_path.glob("*/failed-step-1.pt")

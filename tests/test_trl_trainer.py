@@ -169,6 +169,7 @@ OTHER = {
     "sampling.max_completion_length": 9, "loss.loss_type": "grpo", "loss.epsilon": 0.1, "loss.epsilon_high": 0.3,
     "loss.beta": 0.1, "gradient_checkpointing": True, "vllm.gpu_memory_utilization": 0.7, "vllm.sleep_level": 0,
     "loss.mask_truncated_completions": True, "loss.importance_sampling_cap": 3.0,
+    "loss.importance_sampling_level": "sequence",
 }  # fmt: skip
 
 
@@ -203,6 +204,8 @@ def test_mapping_by_name():
     [
         ("advantage", "rloo", "advantage 'rloo': TRL's trainer has 'group_norm' or 'group_mean' only"),
         ("advantage", "reinforce_baseline", "advantage 'reinforce_baseline'"),
+        ("advantage", "gae", "advantage 'gae'"),
+        ("bf16", True, "bf16 True"),
         ("dynamic_sampling_factor", 2, "dynamic_sampling_factor 2"),
         ("loss.kl_in_reward", True, "loss.kl_in_reward True"),
         ("loss.kl_estimator", "k1", "loss.kl_estimator 'k1'"),

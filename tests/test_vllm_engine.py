@@ -11,10 +11,11 @@ LLM = pytest.importorskip("vllm", reason="vLLM is optional: docs/vllm.md").LLM
 
 from evals.generation import generate_all, greedy, load_model
 from lmmr1.config import RewardConfig, SamplingConfig, TrainConfig
+from lmmr1.forward import batch_logprobs
 from lmmr1.policy import load_policy
 from lmmr1.store import adopt
 from lmmr1.train import train
-from lmmr1.update import importance_corrected
+from lmmr1.update import correction
 from reproduce.micro.build import write_prompts
 from tests.test_core_equality import KINDS, batch_of, full_rows, scored
 
@@ -77,8 +78,8 @@ def test_importance_weights_are_one_up_to_rounding(policy, engine, make_samples)
     cfg = TrainConfig(sampling=SAMPLING, num_generations=4)
     samples = make_samples(3, KINDS["image"])
     batch = batch_of(policy, samples, scored(samples, rollouts(policy, engine, samples, 4)))
-    corrected = importance_corrected(policy, batch, cfg)
-    assert torch.allclose(corrected.advantages, batch.advantages, atol=1e-3)
+    weights = correction(batch_logprobs(policy, batch, cfg), batch.sampler_logprobs, cfg)
+    assert torch.allclose(weights, torch.ones(()), atol=1e-3)
 
 
 def test_greedy_answers_of_an_evaluation_are_the_hugging_face_engines(tiny_model, make_samples):

@@ -1,0 +1,44 @@
+"""Computing in bf16 while the weights that the optimizer moves are fp32: a bf16 weight does not move at lr 1e-6.
+
+FSDP2 does so by itself, its shards being fp32 and what it gathers bf16. Elsewhere, here: the model is bf16, and every
+trained weight has an fp32 master, to which gradients are added and from which it is copied after a step.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from lmmr1.config import TrainConfig
+from lmmr1.policy import Policy
+
+
+def computes_in(cfg: TrainConfig) -> torch.dtype:
+    """The dtype of policy, reference and critic alike, so that what they differ by is what they learned."""
+    bf16 = torch.cuda.is_available() if cfg.bf16 is None else cfg.bf16
+    return torch.bfloat16 if bf16 else torch.float32
+
+
+def keep_masters(policy: Policy) -> None:
+    """Turn an fp32 policy into a bf16 one with fp32 masters of what it trains."""
+    params = dict(policy.model.named_parameters())
+    policy.masters = {n: torch.nn.Parameter(p.detach().clone()) for n, p in params.items() if p.requires_grad}
+    for name, param in params.items():  # not model.to(): the rotary frequencies stay fp32
+        param.data = param.data.to(torch.bfloat16)
+        if name in policy.masters:
+            param.register_post_accumulate_grad_hook(partial(_collect, policy.masters[name]))
+
+
+def _collect(master: torch.nn.Parameter, param: torch.Tensor) -> None:
+    """Add a bf16 gradient to the master's fp32 one: sums over many pieces would be rounded away."""
+    assert param.grad is not None
+    grad, param.grad = param.grad.float(), None
+    master.grad = grad if master.grad is None else master.grad.add_(grad)
+
+
+@torch.no_grad()
+def restore(policy: Policy) -> None:
+    """Put the masters into the model, which is fp32 then, for saving. It is not trained after that."""
+    for name, param in policy.model.named_parameters():
+        param.data = policy.masters[name].data if name in policy.masters else param.data.float()
