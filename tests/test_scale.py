@@ -1,0 +1,223 @@
+"""Contract: what the real scale adds (bf16, a critic, other machines) trains the same run.
+
+On the CPU, with a model that has every part of the real one.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lmmr1 import train as train_module
+from lmmr1.batch import informative
+from lmmr1.config import CriticConfig, LossConfig, RewardConfig, SamplingConfig, TrainConfig
+from lmmr1.data import read_samples
+from lmmr1.learner import Learner, build
+from lmmr1.processes import join, whole
+from lmmr1.rollout import HFEngine
+from lmmr1.store import adopt
+from lmmr1.train import train
+from lmmr1.types import Reward, ScoredGroup
+from lmmr1.update import accumulate_gradients, accumulate_value_gradients
+from reproduce.micro.build import write_prompts
+from tests.test_core_equality import relative
+from tests.test_distributed import nothing_launched_before, on
+from tests.test_training import graded
+
+__all__ = ["nothing_launched_before"]  # a fixture
+
+CFG = TrainConfig(
+    max_steps=6, num_prompts=4, num_generations=4, num_minibatches=2, save_steps=2, warmup_steps=2, learning_rate=1e-3,
+    seed=3, loss=LossConfig(beta=0.01), reward=RewardConfig(verifier_workers=1),
+    sampling=SamplingConfig(max_completion_length=10, max_prompt_length=256),
+)  # fmt: skip
+GAE = CFG.model_copy(update={"advantage": "gae", "critic": CriticConfig(learning_rate=3e-3, lam=0.9, gamma=0.99)})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graded_rewards():
+    """A random model's answers are all wrong; told apart, they train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "score", graded)
+        yield
+
+
+@pytest.fixture(scope="module")
+def parent(tiny_model):
+    return adopt(str(tiny_model), "tiny")
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    out = tmp_path_factory.mktemp("prompts") / "mixed.jsonl"
+    write_prompts({"chain": 0.5, "drawn": 0.5}, 24, 0, out)
+    return out
+
+
+def changed(cfg, **settings):
+    values = cfg.model_dump()
+    for name, value in settings.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    return TrainConfig.model_validate(values)
+
+
+def stopped(cfg, parent, prompts, root, after=3):
+    """Train until `after` steps are done; the next one is as good as killed."""
+    learn = Learner.learn
+
+    def dies(learner, batch, step, store):
+        if step > after:
+            raise KeyboardInterrupt
+        return learn(learner, batch, step, store)
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Learner, "learn", dies)
+        train(cfg, parent, prompts, root)
+    assert not list(root.glob("*/final"))
+
+
+def outcome(manifest, store):
+    """Bytes of the logs that must repeat, and the weights."""
+    logs = [(store.folder / name).read_bytes() for name in ("steps.jsonl", "completions.jsonl")]
+    return logs, load_file(Path(manifest.weights) / "model.safetensors")
+
+
+def steps(store):
+    return [json.loads(line) for line in (store.folder / "steps.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def reference_run(parent, prompts, tmp_path_factory):
+    return outcome(*train(CFG, parent, prompts, tmp_path_factory.mktemp("whole")))
+
+
+MACHINE = {
+    "save_steps": 1,
+    "gradient_checkpointing": True,
+    "vllm": {"gpu_memory_utilization": 0.3, "sleep_level": 2},
+    "reward": {"verifier_workers": 2, "verifier_memory_mb": 2048},
+    "tokens_per_rollout": 4096,
+}
+
+
+@pytest.mark.parametrize("name", MACHINE)
+def test_a_run_goes_on_with_other_machine_settings_to_the_same_bytes(reference_run, parent, prompts, tmp_path, name):
+    stopped(CFG, parent, prompts, tmp_path)
+    other = changed(CFG, **{name: MACHINE[name]})
+    logs, weights = outcome(*train(other, parent, prompts, tmp_path))
+    assert len(list(tmp_path.iterdir())) == 1, "another key"
+    assert logs == reference_run[0] and all(torch.equal(weights[n], w) for n, w in reference_run[1].items())
+
+
+def test_another_token_budget_regroups_sums_and_no_more(reference_run, parent, prompts, tmp_path):
+    """Rows of a group are computed apart, prompts one by one: the same numbers but for the order of additions."""
+    stopped(CFG, parent, prompts, tmp_path)
+    manifest, store = train(changed(CFG, tokens_per_micro_batch=16), parent, prompts, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1, "another key"
+    logs, weights = outcome(manifest, store)
+    assert logs[1] == reference_run[0][1] and relative(weights, reference_run[1]) < 1e-5
+
+
+def test_a_critic_learns_what_comes_and_is_thrown_away(parent, prompts, tmp_path):
+    manifest, store = train(changed(GAE, max_steps=25, save_steps=100), parent, prompts, tmp_path)
+    rows = steps(store)
+    early, late = (sum(r["loss/value_avg"] for r in part) for part in (rows[:5], rows[-5:]))
+    assert late < early / 2 and all(r["critic/grad_norm"] > 0 and r["grad_norm"] > 0 for r in rows)
+    assert not any("value_head" in name for name in load_file(Path(manifest.weights) / "model.safetensors"))
+
+
+def test_a_run_with_a_critic_is_resumed_to_the_same_bytes(parent, prompts, tmp_path):
+    expected = outcome(*train(GAE, parent, prompts, tmp_path / "whole"))
+    stopped(GAE, parent, prompts, tmp_path / "stopped")
+    (point,) = (tmp_path / "stopped").glob("*/resume/step-2")
+    names = load_file(point / "model.safetensors")
+    assert "critic.value_head.weight" in names and "critic.model.language_model.norm.weight" in names
+    logs, weights = outcome(*train(GAE, parent, prompts, tmp_path / "stopped"))
+    assert logs == expected[0] and all(torch.equal(weights[n], w) for n, w in expected[1].items())
+
+
+def test_the_critics_learning_rate_is_its_own(parent, prompts, tmp_path):
+    """Its schedule is the policy's, its peak another: with next to none it stays where it was, the policy does not."""
+    learner = build(changed(GAE, critic={"learning_rate": 1e-30}), parent)
+    before = {n: p.detach().clone() for n, p in learner.trained.items()}
+    learner.learn(batch_for(learner, prompts), 1, None)
+    moved = {n: float((p.detach() - before[n]).abs().max()) for n, p in learner.trained.items()}
+    assert max(m for n, m in moved.items() if n.startswith("critic.")) < 1e-25
+    assert max(m for n, m in moved.items() if not n.startswith("critic.")) > 1e-4
+    assert [g["lr"] for g in learner.optimizer.param_groups] == pytest.approx([CFG.learning_rate / 2, 5e-31])
+
+
+# --------------------------------------------------------------------------------------------------------------- bf16
+
+
+def batch_for(learner, prompts, exact=True):
+    """One rollout batch, drawn by an fp32 model from the same weights, with graded rewards: the same for every dtype."""
+    samples = tuple(read_samples(prompts)[: CFG.num_prompts])
+    drawing = build(CFG, adopt(learner.policy.source, "tiny")).policy
+    groups = HFEngine(drawing).generate(samples, CFG.sampling, CFG.num_generations, (0,))
+    scored = [
+        ScoredGroup(s, rs, tuple(Reward(float(len(set(r.token_ids)) % 4), 0, 0) for r in rs))
+        for s, rs in zip(samples, groups, strict=True)
+    ]
+    return learner.batch(informative(scored, CFG.num_prompts), exact)
+
+
+BF16 = changed(CFG, bf16=True)
+
+
+def test_policy_and_reference_in_bf16_begin_at_kl_zero(parent, prompts, tmp_path):
+    """An fp32 policy beside a bf16 reference would begin with a divergence, which is rounding."""
+    _, store = train(changed(BF16, max_steps=1, num_minibatches=1), parent, prompts, tmp_path)
+    (row,) = steps(store)
+    assert row["kl"] == 0.0 and row["grad_norm"] > 0 and row["sampling/logp_difference"] > 1e-4
+
+
+def test_bf16_trains_fp32_masters(parent, prompts, tmp_path):
+    """A step of 1e-6 is lost in a bf16 weight of 0.02; what is saved has it, in fp32, and a resumed run goes on with it."""
+    cfg = changed(BF16, learning_rate=1e-6, warmup_steps=0)
+    expected = outcome(*train(cfg, parent, prompts, tmp_path / "whole"))
+    before = load_file(Path(parent.weights) / "model.safetensors")
+    moved = {n: (w - before[n]).abs().max() for n, w in expected[1].items()}
+    assert all(w.dtype == torch.float32 for w in expected[1].values())
+    assert max(moved.values()) < 2e-5 and sum(bool(m > 0) for m in moved.values()) > len(moved) / 2
+    stopped(cfg, parent, prompts, tmp_path / "stopped")
+    logs, weights = outcome(*train(cfg, parent, prompts, tmp_path / "stopped"))
+    assert logs == expected[0] and all(torch.equal(weights[n], w) for n, w in expected[1].items())
+
+
+def gradients_of(cfg, parent, prompts, out=None):
+    """Gradients of policy and critic for one batch, whole, by whatever processes there are."""
+    processes = join()
+    learner = build(cfg, parent, processes)
+    batch = batch_for(learner, prompts, exact=False)
+    tokens = float(batch.loss_mask.sum())
+    accumulate_gradients(learner.policy, batch, cfg, tokens, processes)
+    accumulate_value_gradients(learner.critic, batch, cfg, tokens, processes)
+    for network in (learner.policy, learner.critic):
+        processes.reduce(network)
+    # every process has to help
+    found = {n: whole(p.grad).float().clone() for n, p in learner.trained.items() if p.grad is not None}
+    if out and processes.main:
+        torch.save(found, out)
+    return found
+
+
+@pytest.fixture(scope="module")
+def fp32_gradients(parent, prompts):
+    return gradients_of(changed(GAE, bf16=False), parent, prompts)
+
+
+@pytest.mark.parametrize("how", ["one", "ddp", "fsdp2"])
+@pytest.mark.parametrize("bf16", [True, False])
+def test_gradients_are_those_of_one_fp32_process(fp32_gradients, parent, prompts, tmp_path, how, bf16):
+    """With recomputation and a trained vision tower, for policy and critic: 2 % in bf16, rounding in fp32."""
+    cfg = changed(GAE, bf16=bf16, gradient_checkpointing=True)
+    on(how, gradients_of, cfg, parent, prompts, tmp_path / "gradients.pt")
+    found = torch.load(tmp_path / "gradients.pt")
+    assert found.keys() == fp32_gradients.keys()
+    for part in ("critic.", "model.visual", "model.language"):
+        mine, theirs = ({n: g for n, g in of.items() if n.startswith(part)} for of in (found, fp32_gradients))
+        assert mine and relative(mine, theirs) < (0.02 if bf16 else 1e-5), part
