@@ -317,6 +317,14 @@ def test_the_difference_of_two_recipes_is_complete():
         assert ("loss.kl_in_reward" in rows) == ("sokoban" not in arm)
 
 
+def test_the_command_prints_the_difference_of_any_two_recipes(monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, cli.cli, "recipes", "--left", "as_released", "--right", "as_printed")
+    assert code == 0 and re.search(r"fre_multi +advantage +reinforce_baseline +gae", out)
+    assert "mgt_percereason" not in out  # the two agree on it
+    code, _, err = run(monkeypatch, capsys, cli.cli, "recipes", "--right", "as_printd")
+    assert code == 2 and "did you mean as_printed" in err
+
+
 # -------------------------------------------------------------------------------------------- with a critic
 
 
