@@ -21,7 +21,7 @@ from lmmr1 import NUMERICS
 from lmmr1.config import Settings, TrackerName, TrainConfig, parse_settings
 from lmmr1.types import UserError
 from reproduce.evaluations import EvalSettings, Evaluations, Round, for_this_launch
-from reproduce.profiles import JobKind, JobResources, Machine, merge, nearest, read_profile
+from reproduce.profiles import JobKind, JobResources, Machine, merge, nearest, read_extended
 from reproduce.recipes import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,8 +108,6 @@ class Profile(Settings):
     micro: MicroSettings = MicroSettings()
     recipe: str | None = None
     """A file of reproduce/recipes/, under `train`; None: `train` says everything."""
-    replace_unbuilt: bool = False
-    """Train what is not built with what the recipe names in its place, instead of refusing."""
     train: dict[str, Any] = {}
     """Wins over the recipe: it says what the machine needs."""
     stages: dict[str, dict[str, Any]] = {}
@@ -157,7 +155,7 @@ class Plan:
         """Merge the profile file with `config` and check everything. Raises UserError before anything is written."""
         name = str(config.get("profile", "micro"))
         file, arms, stages = Path(f"config/profiles/{name}.yaml"), load_arms(root), load_stages(root)
-        written = read_profile(root, name)
+        written = read_extended(root, "profile", name)
         values = merge(written, config) | {"profile": name}
         if config.get("candidate"):
             values["arms"] = ["baseline", "candidate"]
@@ -260,7 +258,7 @@ class Plan:
         profile, recipe = self.profile, dict[str, Any]()
         where = f"config/profiles/{profile.profile}.yaml, key train, and reproduce/stages.yaml, stage {stage}"
         if self.recipe:
-            recipe = self.recipe.settings(str(profile.recipe), arm, profile.replace_unbuilt)
+            recipe = self.recipe.settings(str(profile.recipe), arm)
             where = f"reproduce/recipes/{profile.recipe}.yaml, {where}"
         values: dict[str, Any] = {}
         for part in (

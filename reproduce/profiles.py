@@ -1,7 +1,7 @@
 """Profiles: files that may build on another one, and what each kind of job asks of the machine.
 
 A profile is one visible diff: `extends: paper` takes everything from config/profiles/paper.yaml, and every key that the
-file gives itself is merged over it, mappings key by key.
+file gives itself is merged over it, mappings key by key. Recipes (reproduce/recipes.py) are read alike.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from lmmr1.types import UserError
 
 EITHER = (("url", "serve"),)
 """Where the judge is (reproduce/evaluations.py): one of the two."""
+
+Kind = Literal["profile", "recipe"]
+FOLDERS: dict[Kind, str] = {"profile": "config/profiles", "recipe": "reproduce/recipes"}
 
 JobKind = Literal["prompts", "benchmark", "checkpoint", "train", "evaluate", "report"]
 
@@ -61,25 +64,21 @@ class Machine(Settings):
     disk_gb: int = Field(3, gt=0)
 
 
-def profile_names(root: Path) -> list[str]:
-    """Names that `--config profile=` takes."""
-    return sorted(p.stem for p in (root / "config/profiles").glob("*.yaml"))
+def read_extended(root: Path, kind: Kind, name: str, via: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The settings of a file of `kind` merged over those that it extends; `extends` itself is gone.
 
-
-def read_profile(root: Path, name: str, via: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The settings of a profile merged over those that it extends; `extends` itself is gone.
-
-    Raises UserError for an unknown profile, a file that is no mapping, or a cycle.
+    Raises UserError for an unknown name, a file that is no mapping, or a cycle.
     """
-    known = profile_names(root)
+    folder = FOLDERS[kind]
+    known = sorted(p.stem for p in (root / folder).glob("*.yaml"))
     if name not in known:
-        where = f"config/profiles/{via[-1]}.yaml, key extends" if via else "config, key profile"
-        raise UserError(f"{where}: unknown profile {name!r}; allowed: {', '.join(known)}{nearest(name, known)}")
+        where = f"{folder}/{via[-1]}.yaml, key extends" if via else f"config, key {kind}"
+        raise UserError(f"{where}: unknown {kind} {name!r}; allowed: {', '.join(known)}{nearest(name, known)}")
     if name in via:
-        raise UserError(f"config/profiles/{name}.yaml: {' -> '.join([*via, name])} is a cycle of `extends`")
-    values = read_mapping(root / f"config/profiles/{name}.yaml")
+        raise UserError(f"{folder}/{name}.yaml: {' -> '.join([*via, name])} is a cycle of `extends`")
+    values = read_mapping(root / f"{folder}/{name}.yaml")
     base = values.pop("extends", None)
-    return values if base is None else merge(read_profile(root, str(base), (*via, name)), values)
+    return values if base is None else merge(read_extended(root, kind, str(base), (*via, name)), values)
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

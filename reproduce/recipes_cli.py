@@ -13,16 +13,11 @@ from reproduce.plan import Plan
 ABSENT = "-"
 
 
-def differences(arm: str, left: Plan, right: Plan) -> list[tuple[str, Any, Any, str]]:
-    """(setting, its value in `left`, in `right`, what the authors' script has where `right` cannot) of one arm."""
+def differences(arm: str, left: Plan, right: Plan) -> list[tuple[str, Any, Any]]:
+    """(setting, its value in `left`, in `right`) of one arm."""
     sides = [flat(plan.train_config(arm, plan.seeds[0])) for plan in (left, right)]
-    unbuilt = right.recipe.arms[arm].unbuilt if right.recipe and arm in right.recipe.arms else {}
-    keys = dict.fromkeys([*sides[0], *sides[1]])
-    return [
-        (key, *(side.get(key, ABSENT) for side in sides), f"{u.released}: {u.why}" if (u := unbuilt.get(key)) else "")
-        for key in keys
-        if sides[0].get(key, ABSENT) != sides[1].get(key, ABSENT) or key in unbuilt
-    ]
+    rows = [(key, *(side.get(key, ABSENT) for side in sides)) for key in dict.fromkeys([*sides[0], *sides[1]])]
+    return [row for row in rows if row[1] != row[2]]
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -38,10 +33,10 @@ def recipes(
     left: Annotated[str, typer.Option(help="A file of reproduce/recipes/.")] = "controlled",
     right: Annotated[str, typer.Option(help="The other one.")] = "as_released",
 ) -> None:
-    """Show what two recipes train differently, arm by arm, with what stands in for settings that are not built."""
-    plans = [Plan.load({"profile": profile, "recipe": name, "replace_unbuilt": True}) for name in (left, right)]
-    table = Table("arm", "setting", left, right, "not built", box=None, padding=(0, 1))
+    """Show what two recipes train differently, arm by arm."""
+    plans = [Plan.load({"profile": profile, "recipe": name}) for name in (left, right)]
+    table = Table("arm", "setting", left, right, box=None, padding=(0, 1))
     for arm in plans[0].trained:
-        for at, (key, *values, unbuilt) in enumerate(differences(arm, *plans)):
-            table.add_row("" if at else arm, key, *map(str, values), unbuilt)
+        for at, (key, *values) in enumerate(differences(arm, *plans)):
+            table.add_row("" if at else arm, key, *map(str, values))
     Console().print(table)

@@ -17,7 +17,7 @@ from lmmr1.types import UserError
 from reports.paper_tables import not_measured
 from reproduce import cli, doctor, gpu
 from reproduce.plan import ROOT, Plan, load_arms
-from reproduce.profiles import read_profile
+from reproduce.profiles import FOLDERS, read_extended
 from reproduce.published import registry
 from reproduce.recipes_cli import differences
 from tests.test_bad_input import run
@@ -133,7 +133,7 @@ def test_a_partition_and_an_account_are_the_users_to_give():
 
 
 def test_a_profile_that_extends_another_is_its_diff():
-    paper, single = read_profile(ROOT, "paper"), read_profile(ROOT, "single_gpu")
+    paper, single = (read_extended(ROOT, "profile", name) for name in ("paper", "single_gpu"))
     own = yaml.safe_load((ROOT / "config/profiles/single_gpu.yaml").read_text())
     assert set(own) - {"extends"} == {k for k in single if single[k] != paper.get(k)}
     assert single["train"] == paper["train"] | {"freeze_vision": True}
@@ -141,6 +141,7 @@ def test_a_profile_that_extends_another_is_its_diff():
     assert small["lora"] and small["freeze_vision"] and small["engine"] == "vllm" and small["num_prompts"] == 256
 
 
+@pytest.mark.parametrize("kind", FOLDERS)
 @pytest.mark.parametrize(
     ("files", "words"),
     [
@@ -149,13 +150,14 @@ def test_a_profile_that_extends_another_is_its_diff():
         ({"a": "[1]"}, ["a.yaml", "key: value"]),
     ],
 )
-def test_a_bad_chain_of_profiles_is_named(files, words, tmp_path):
-    (tmp_path / "config/profiles").mkdir(parents=True)
+def test_a_bad_chain_of_files_is_named(kind, files, words, tmp_path):
+    folder = tmp_path / FOLDERS[kind]
+    folder.mkdir(parents=True)
     for name, text in files.items():
-        (tmp_path / f"config/profiles/{name}.yaml").write_text(text)
+        (folder / f"{name}.yaml").write_text(text)
     with pytest.raises(UserError) as error:
-        read_profile(tmp_path, "a")
-    assert all(word in str(error.value) for word in words), str(error.value)
+        read_extended(tmp_path, kind, "a")
+    assert all(word in str(error.value) for word in [FOLDERS[kind], *words]), str(error.value)
 
 
 # -------------------------------------------------------------------------------------------- arms
@@ -207,38 +209,87 @@ def test_controlled_trains_all_arms_alike():
     assert all(c == configs[0] for c in configs)
 
 
-def test_as_released_refuses_what_is_not_built_until_the_user_agrees():
-    with pytest.raises(UserError) as error:
-        Plan.load({"profile": "paper", "recipe": "as_released"})
-    assert all(
-        w in str(error.value) for w in ("mgt_only", "gae", "no critic", "replace_unbuilt=true", "reinforce_baseline")
+PROMPTS = {"fre": 40_315, "fre_multi": 65_118, "mgt_only": 16_810, "two_stage": 16_810, "mgt_percereason": 65_118}
+PROMPTS |= {"random_reward": 40_315} | dict.fromkeys(("direct_rl_sokoban", "mgt_sokoban"), 11_500)
+NO_CRITIC, CRITIC, SOKOBAN_CRITIC = ("reinforce_baseline", None), ("gae", 9e-6), ("gae", 5e-6)
+# estimator and the critic's learning rate, batch, episodes, new tokens, learning rate, KL coefficient
+SCRIPTS = {
+    "fre": (*NO_CRITIC, 256, 2, 4096, 4e-7, 1e-3),
+    "random_reward": (*NO_CRITIC, 256, 2, 4096, 4e-7, 1e-3),
+    "fre_multi": (*NO_CRITIC, 256, 2, 4096, 1e-6, 1e-3),
+    "mgt_only": (*CRITIC, 256, 2, 4096, 1e-6, 1e-3),
+    "two_stage": (*CRITIC, 256, 2, 4096, 1e-6, 1e-3),
+    "mgt_percereason": (*NO_CRITIC, 256, 2, 8192, 4e-7, 1e-3),
+    "direct_rl_sokoban": (*SOKOBAN_CRITIC, 128, 4, 8196, 1e-6, 0),
+    "mgt_sokoban": (*SOKOBAN_CRITIC, 128, 4, 8196, 1e-6, 0),
+}
+TABLE_A7 = {
+    "fre": (*CRITIC, 128, 1, 8192, 1e-6, 1e-3),
+    "random_reward": (*CRITIC, 128, 1, 8192, 1e-6, 1e-3),
+    "fre_multi": (*CRITIC, 256, 2, 8192, 1e-6, 1e-3),
+    "mgt_only": (*CRITIC, 256, 2, 8192, 4e-7, 1e-3),
+    "two_stage": (*CRITIC, 256, 2, 8192, 4e-7, 1e-3),
+    "mgt_percereason": (*NO_CRITIC, 256, 2, 8192, 4e-7, 1e-3),
+    "direct_rl_sokoban": (*SOKOBAN_CRITIC, 128, 4, 8192, 1e-6, 0),
+    "mgt_sokoban": (*SOKOBAN_CRITIC, 128, 4, 8192, 1e-6, 0),
+}
+
+
+def authors_arms(recipe):
+    """{arm: its settings} of all that the recipe trains."""
+    plan = Plan.load({"profile": "paper", "recipe": recipe, "arms": list(PROMPTS)})
+    assert set(plan.trained) == set(PROMPTS)
+    return {a: TrainConfig(**plan.train_config(a, 0)) for a in plan.trained}
+
+
+@pytest.mark.parametrize(("recipe", "said"), [("as_released", SCRIPTS), ("as_printed", TABLE_A7)])
+def test_an_authors_recipe_says_what_they_say_of_each_arm(recipe, said):
+    """Read from the scripts and from Table A7; docs/deviations.md has both beside each other."""
+    for arm, cfg in authors_arms(recipe).items():
+        estimator, critic, batch, episodes, tokens, rate, beta = said[arm]
+        assert (cfg.advantage, cfg.num_prompts) == (estimator, batch), arm
+        assert critic in (None, cfg.critic.learning_rate), arm
+        assert (cfg.sampling.max_completion_length, cfg.learning_rate, cfg.loss.beta) == (tokens, rate, beta), arm
+        assert cfg.max_steps == PROMPTS[arm] // batch * episodes, arm
+        assert cfg.freeze_vision == ("sokoban" in arm) and cfg.loss.kl_in_reward == (beta > 0), arm
+    lengths = {a: c.reward.sokoban.length_terms for a, c in authors_arms(recipe).items()}
+    assert {a for a, paid in lengths.items() if paid} == (
+        {"direct_rl_sokoban", "mgt_sokoban"} if recipe == "as_released" else set()
     )
-    Plan.load({"profile": "paper", "recipe": "as_released", "arms": ["fre", "fre_multi", "mgt_percereason"]})
-    plan = Plan.load({"profile": "paper", "recipe": "as_released", "replace_unbuilt": True})
-    assert plan.train_config("mgt_only", 0)["advantage"] == "reinforce_baseline"
-    assert plan.name == "paper_as_released"  # it does not overwrite the controlled run
 
 
-def test_as_released_says_what_the_scripts_say():
-    """Read from the scripts; the table in docs/deviations.md has the paper's values beside them."""
-    plan = Plan.load({"profile": "paper", "recipe": "as_released", "replace_unbuilt": True})
-    of = {a: TrainConfig(**plan.train_config(a, 0)) for a in plan.trained}
-    assert {a: c.learning_rate for a, c in of.items() if c.learning_rate != 1e-6} == {
-        "fre": 4e-7,
-        "mgt_percereason": 4e-7,
-    }
-    assert {a: c.sampling.max_completion_length for a, c in of.items() if c.sampling.max_completion_length != 4096} == {
-        "mgt_percereason": 8192, "direct_rl_sokoban": 8196, "mgt_sokoban": 8196,
+@pytest.mark.parametrize("recipe", ["as_released", "as_printed"])
+def test_an_authors_recipe_has_the_scripts_defaults_in_every_arm(recipe):
+    for cfg in authors_arms(recipe).values():
+        samples = cfg.num_prompts * cfg.num_generations
+        assert cfg.num_generations == 16 and samples // cfg.optimizer_steps == cfg.num_prompts
+        assert cfg.lr_per_optimizer_step and cfg.lr_scheduler_type == "cosine"
+        assert cfg.warmup_steps == round(0.03 * cfg.max_steps)
+        assert (cfg.adam_beta1, cfg.adam_beta2, cfg.weight_decay, cfg.max_grad_norm) == (0.9, 0.95, 0, 1)
+        assert (cfg.critic.gamma, cfg.critic.lam, cfg.critic.cliprange_value, cfg.loss.epsilon) == (1, 1, 0.2, 0.2)
+        assert (cfg.loss.loss_type, cfg.loss.kl_estimator, cfg.sampling.temperature) == ("seq_mean", "k1", 1)
+        assert (cfg.min_pixels, cfg.max_pixels, cfg.sampling.max_prompt_length) == (3136, 501_760, 4096)
+        assert (cfg.reward.compat, cfg.reward.accuracy_weight, cfg.reward.format_weight) == ("released", 1, 0.5)
+
+
+def test_as_printed_differs_where_the_table_does_and_nowhere_else():
+    plans = [Plan.load({"profile": "paper", "recipe": r, "arms": list(PROMPTS)}) for r in ("as_released", "as_printed")]
+    assert [p.name for p in plans] == ["paper_as_released", "paper_as_printed"]  # neither overwrites the controlled run
+    tokens, fre = "sampling.max_completion_length", {"advantage", "num_prompts", "learning_rate"}
+    geo, games = {"learning_rate", tokens}, {tokens, "reward.sokoban.length_terms"}
+    assert {arm: {row[0] for row in differences(arm, *plans)} for arm in PROMPTS} == {
+        "fre": fre | {tokens}, "random_reward": fre | {tokens}, "fre_multi": {"advantage", tokens},
+        "mgt_only": geo, "two_stage": geo, "mgt_percereason": set(), "direct_rl_sokoban": games, "mgt_sokoban": games,
     }  # fmt: skip
-    assert [a for a, c in of.items() if c.freeze_vision] == ["direct_rl_sokoban", "mgt_sokoban"]
-    assert {a: c.loss.beta for a, c in of.items() if not c.loss.beta} == {"direct_rl_sokoban": 0, "mgt_sokoban": 0}
-    rows = {"fre": (40_315, 2), "fre_multi": (65_118, 2), "mgt_only": (16_810, 2), "two_stage": (16_810, 2),
-        "mgt_percereason": (65_118, 2), "direct_rl_sokoban": (11_500, 4), "mgt_sokoban": (11_500, 4)}  # fmt: skip
-    assert {a: c.max_steps for a, c in of.items()} == {
-        a: n // of[a].num_prompts * episodes for a, (n, episodes) in rows.items()
-    }
-    assert all(c.num_prompts * c.num_generations // c.num_minibatches == c.num_prompts for c in of.values())
-    assert all(c.warmup_steps == round(0.03 * c.max_steps) for c in of.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["as_released", "as_printed"])
+def test_a_dry_run_of_an_authors_recipe_trains_every_arm(recipe):
+    done = dry_run("--config", "profile=paper", f"recipe={recipe}", f"name=dry_{recipe}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    trained = Plan.load({"profile": "paper", "recipe": recipe}).trained
+    assert sum(rule == "train" for rule, _ in jobs_of(done.stdout)) == len(trained) == 7
 
 
 def test_a_recipe_is_for_the_real_scale_and_must_know_the_arm():
@@ -248,7 +299,7 @@ def test_a_recipe_is_for_the_real_scale_and_must_know_the_arm():
         Plan.load({"profile": "paper", "recipe": "controled"})
     plan = Plan.load({"profile": "paper", "recipe": "as_released", "arms": ["fre"]})
     with pytest.raises(UserError, match="says nothing about arm candidate"):
-        plan.recipe.settings("as_released", "candidate", True)
+        plan.recipe.settings("as_released", "candidate")
 
 
 def test_the_machines_settings_and_the_command_line_win_over_a_recipe():
@@ -258,16 +309,52 @@ def test_the_machines_settings_and_the_command_line_win_over_a_recipe():
 
 
 def test_the_difference_of_two_recipes_is_complete():
-    plans = [
-        Plan.load({"profile": "paper", "recipe": r, "replace_unbuilt": True}) for r in ("controlled", "as_released")
-    ]
+    plans = [Plan.load({"profile": "paper", "recipe": r}) for r in ("controlled", "as_released")]
     for arm in plans[0].trained:
-        rows = differences(arm, *plans)
-        assert [r for r in rows if r[3]] == [r for r in rows if "gae" in r[3]]
-        assert bool([r for r in rows if r[3]]) == (arm in ("mgt_only", "two_stage", "direct_rl_sokoban", "mgt_sokoban"))
-        assert {r[0] for r in rows} >= {"advantage", "loss.kl_in_reward", "loss.loss_type"} - (
-            {"loss.kl_in_reward"} if "sokoban" in arm else set()
-        )
+        rows = {row[0]: row[1:] for row in differences(arm, *plans)}
+        assert rows["advantage"] == ("group_norm", SCRIPTS[arm][0])
+        assert {"loss.loss_type", "lr_per_optimizer_step"} <= rows.keys()
+        assert ("loss.kl_in_reward" in rows) == ("sokoban" not in arm)
+
+
+def test_the_command_prints_the_difference_of_any_two_recipes(monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, cli.cli, "recipes", "--left", "as_released", "--right", "as_printed")
+    assert code == 0 and re.search(r"fre_multi +advantage +reinforce_baseline +gae", out)
+    assert "mgt_percereason" not in out  # the two agree on it
+    code, _, err = run(monkeypatch, capsys, cli.cli, "recipes", "--right", "as_printd")
+    assert code == 2 and "did you mean as_printed" in err
+
+
+# -------------------------------------------------------------------------------------------- with a critic
+
+
+CRITICS = {"fre": "fre_gae", "mgt_only": "mgt_only_gae", "two_stage": "two_stage_gae"}
+
+
+def test_the_micro_arms_with_a_critic_differ_in_the_estimator_alone():
+    plan = Plan.load({"profile": "micro", "arms": ["baseline", *CRITICS, *CRITICS.values()]})
+    for arm, twin in CRITICS.items():
+        plain, critic = (TrainConfig(**plan.train_config(a, 0)) for a in (arm, twin))
+        assert critic.advantage == "gae" and critic.critic.learning_rate == pytest.approx(10 * critic.learning_rate)
+        same = {"advantage": plain.advantage, "critic": plain.critic}
+        assert critic.model_copy(update=same) == plain
+        assert plan.prompts_spec(plan.arms[arm].stage) == plan.prompts_spec(plan.arms[twin].stage)
+    assert plan.arms["two_stage_gae"].parent == "fre_gae"
+    for profile in ("micro", "smoke", *PAPER_SCALE):
+        assert not set(CRITICS.values()) & set(Plan.load({"profile": profile}).arms)
+
+
+def test_at_the_real_scale_a_recipe_says_which_arms_have_a_critic():
+    with pytest.raises(UserError, match="stage fre_gae: no data for world paper"):
+        Plan.load({"profile": "paper", "arms": ["fre_gae"]})
+
+
+@pytest.mark.slow
+def test_a_dry_run_trains_both_estimators_side_by_side():
+    arms = ",".join(["baseline", *CRITICS, *CRITICS.values()])
+    done = dry_run("--config", "profile=micro", "name=dry_critic", f"arms=[{arms}]")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sum(rule == "train" for rule, _ in jobs_of(done.stdout)) == 6 * 5
 
 
 # -------------------------------------------------------------------------------------------- doctor, guard
