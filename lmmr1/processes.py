@@ -10,8 +10,9 @@ by every process with the code of one process, from the same facts. Gradients ar
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from lmmr1.types import UserError
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:  # the verifier's workers import this module, and must start a
     from lmmr1.policy import Policy
 
 T = TypeVar("T")
+
+LONGEST_WAIT = timedelta(hours=6)
+"""For what one process does while the others wait: it checks the data, and writes 45 GB of a 3B model's state into a
+folder that may be slow. torch's own limit, 10 minutes on GPUs, would end the run there."""
 
 
 class Processes:
@@ -43,6 +48,10 @@ class Processes:
     def collect(self, value: T) -> list[T]:
         """`value` of every process, in order. The value must be picklable, its tensors on the CPU."""
         return [value]
+
+    def of_main(self, make: Callable[[], T]) -> T:
+        """What the one process that writes makes, for all: picklable, tensors on the CPU."""
+        return cast("T", self.collect(make() if self.main else None)[0])
 
     def gather(self, items: Sequence[T]) -> list[T]:
         """The whole list again, in order, from every process's results for its `share`."""
@@ -174,9 +183,10 @@ def join() -> Processes:
             "see; config/accelerate/fsdp2.yaml shards the same things, or set trainer: trl"
         )
     import torch
-    from accelerate import Accelerator, FullyShardedDataParallelPlugin
+    from accelerate import Accelerator, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    waits = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[waits])
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return DataParallel(accelerator)
     plugin = FullyShardedDataParallelPlugin()  # as accelerate read it from the config file

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from lmmr1 import NUMERICS
 from lmmr1.config import TrainConfig
@@ -135,30 +135,30 @@ class Store:
     def resume(self, trained: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
         """Load the newest whole resume point and cut the logs back to it. Returns the step to continue after, or 0.
 
-        `trained` is what the optimizer moves, by name; what is computed with must be told of it afterwards.
-
-        Raises TrainingError where the processes do not see the same folder.
+        `trained` is what the optimizer moves, by name; what is computed with must be told of it afterwards. Of several
+        processes the first checks the files for all. Raises TrainingError where the others do not see them.
         """
-        step = self._resume(trained, optimizer)
-        if set(self.processes.collect(step)) != {step}:
-            raise TrainingError(f"{self.folder}: not every process sees the same resume points; is the folder shared?")
-        return step
+        name, state = self.processes.of_main(self._newest) or ("", None)
+        self._cut_logs(state["log_bytes"] if state else dict.fromkeys(LOGS, 0))
+        if state is None:
+            return 0
+        point = self.folder / "resume" / name
+        try:
+            _load_weights(trained, point / "model.safetensors")
+            _load_moments(trained, optimizer, point / "optimizer.safetensors")
+        except (OSError, SafetensorError) as e:
+            raise TrainingError(f"{point}: cannot be read by every process ({e}); is the folder shared?") from None
+        return int(state["step"])
 
-    def _resume(self, trained: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
+    def _newest(self) -> tuple[str, dict[str, Any]] | None:
+        """Name of the newest whole resume point and what it says; None where there is none."""
         points = sorted(self.folder.glob("resume/step-*[0-9]"), key=lambda p: int(p.name.partition("-")[2]))
         for point in reversed(points):
             try:
-                state = self._checked_state(point)
-                weights, moments = load_file(point / "model.safetensors"), load_file(point / "optimizer.safetensors")
-            except (OSError, ValueError, KeyError, SafetensorError) as e:
+                return point.name, self._checked_state(point)
+            except (OSError, ValueError, KeyError) as e:
                 print(f"resume point {point} is not usable ({e}); trying the one before", flush=True)
-                continue
-            _load_weights(trained, weights)
-            _load_moments(trained, optimizer, moments)
-            self._cut_logs(state["log_bytes"])
-            return state["step"]
-        self._cut_logs(dict.fromkeys(LOGS, 0))
-        return 0
+        return None
 
     def _checked_state(self, point: Path) -> dict[str, Any]:
         """What a resume point says. Raises UserError or ValueError where it, its tensors or the logs are damaged."""
@@ -288,13 +288,12 @@ class Store:
         fix = f"delete {self.folder} and run the same command again"
         verify(path, fix)
         manifest = read_manifest(path)
-        verify_weights(self.final, manifest.weights_sha256, fix)
-        for name in LOGS:
-            verify(self.folder / name, fix)
-        if self.processes.main:
-            shutil.rmtree(
-                self.folder / "resume", ignore_errors=True
-            )  # of a run that was killed right after its manifest
+        if self.processes.main:  # the others would read it all again
+            verify_weights(self.final, manifest.weights_sha256, fix)
+            for name in LOGS:
+                verify(self.folder / name, fix)
+            # of a run that was killed right after its manifest
+            shutil.rmtree(self.folder / "resume", ignore_errors=True)
         return manifest
 
 
@@ -336,15 +335,16 @@ def _moments(trained: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer)
 
 
 @torch.no_grad()
-def _load_weights(trained: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> None:
-    for name, tensor in weights.items():
-        trained[name].copy_(as_sharded(tensor, trained[name]))
+def _load_weights(trained: dict[str, torch.Tensor], file: Path) -> None:
+    with safe_open(file, "pt") as weights:  # tensor by tensor: several processes would each hold the whole
+        for name in weights.keys():  # noqa: SIM118
+            trained[name].copy_(as_sharded(weights.get_tensor(name), trained[name]))
 
 
-def _load_moments(
-    trained: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]
-) -> None:
-    for name in {k.rpartition(":")[0] for k in moments}:
-        param, (mean, square, step) = trained[name], (moments[f"{name}:{kind}"] for kind in MOMENTS)
-        values = (as_sharded(mean, param), as_sharded(square, param), step.to(param.device))
-        optimizer.state[param] = dict(zip(MOMENTS, values, strict=True))
+def _load_moments(trained: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, file: Path) -> None:
+    with safe_open(file, "pt") as moments:
+        # sorted: sharding a tensor takes all processes, so each must come to the same one
+        for name in sorted({key.rpartition(":")[0] for key in moments.keys()}):  # noqa: SIM118
+            param, (mean, square, step) = trained[name], (moments.get_tensor(f"{name}:{kind}") for kind in MOMENTS)
+            values = (as_sharded(mean, param), as_sharded(square, param), step.to(param.device))
+            optimizer.state[param] = dict(zip(MOMENTS, values, strict=True))

@@ -47,11 +47,16 @@ def train(
     require_installed(report_to.names)
     processes = ALONE if cfg.trainer == "trl" else join()
     require_prompts(processes, cfg.num_prompts // cfg.num_minibatches)
-    samples = read_samples(prompts)
-    data = training_data(prompts, samples)
+    samples, data = processes.of_main(lambda: _checked(prompts))
     store = Store(root, run_key(cfg, parent.key, data.sha256), processes)
     with _alone(store, prompts):
         return store.finished() or _run(cfg, parent, samples, data, store, report_to), store
+
+
+def _checked(prompts: Path) -> tuple[list[Sample], TrainingData]:
+    """The prompts, every image opened and every byte hashed: of several processes the first does it for all."""
+    samples = read_samples(prompts)
+    return samples, training_data(prompts, samples)
 
 
 def _alone(store: Store, prompts: Path) -> contextlib.AbstractContextManager[None]:

@@ -27,7 +27,10 @@ BAD_CONFIGS = {
     "arm": ({"arms": ["fer"]}, ["arms", "'fer'", "baseline, fre, mgt_only", "did you mean fre"]),
     "benchmark": ({"benchmarks": ["math50"]}, ["benchmarks", "'math50'", "micro_chain", "did you mean math500"]),
     "key": ({"colour": 1}, ["config/profiles/micro.yaml", "'colour'", "allowed: profile, name, world"]),
-    "nested key": ({"train": {"loss": {"bta": 0}}}, ["train", "'loss.bta'", "allowed: loss_type, epsilon"]),
+    "nested key": (
+        {"train": {"loss": {"bta": 0}}},
+        ["train", "'loss.bta'", "allowed: loss_type, importance_sampling_level"],
+    ),
     "value": ({"train": {"max_steps": 0}}, ["train", "max_steps", "greater than 0", "got 0"]),
     "type": ({"seeds": "one"}, ["seeds", "got 'one'"]),
     "combination": ({"train": {"num_generations": 1}}, ["num_generations 1", "at least 2"]),

@@ -5,16 +5,19 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from accelerate import debug_launcher
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import patch_environment
+from accelerate.utils import InitProcessGroupKwargs, patch_environment
 from safetensors.torch import load_file
 
+from lmmr1 import store as store_module
 from lmmr1 import train as train_module
 from lmmr1.config import LossConfig, RewardConfig, SamplingConfig, TrainConfig
 from lmmr1.processes import ALONE, Processes, join, require_prompts
@@ -151,6 +154,41 @@ def test_processes_split_and_join(tmp_path, how, name):
     assert [first["rows"][0], second["rows"][0]] == [[0, 2, 4], [1, 3]]
     assert first["rows"][1] == second["rows"][1] == list("abcde")
     assert first["used"] == second["used"] == [False, True, False, False]
+
+
+def test_processes_wait_for_one_that_writes_a_checkpoint(monkeypatch):
+    """torch's limit of 10 minutes would end a run whose first process writes 45 GB."""
+    asked = {}
+    made = lambda **options: asked.update(options) or SimpleNamespace(num_processes=2, process_index=0)
+    monkeypatch.setattr("accelerate.Accelerator", made)
+    with patch_environment(world_size="2"):
+        join()
+    (handler,) = asked["kwargs_handlers"]
+    assert isinstance(handler, InitProcessGroupKwargs) and handler.timeout >= timedelta(hours=1)
+
+
+def read_once(parent, prompts, root, out):
+    """Train in two processes and say which of them opened the data, hashed it, or checked files that were written."""
+    done = []
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((train_module, "read_samples"), (train_module, "training_data"), (store_module, "sha256_file"),
+                             (store_module, "verify_weights")):  # fmt: skip
+            real = getattr(module, name)
+            patch.setattr(module, name, lambda *a, real=real, name=name: (done.append(name), real(*a))[1])
+        run(parent, prompts, root)
+    (out / f"{torch.distributed.get_rank()}.json").write_text(json.dumps(done))
+
+
+def test_one_process_reads_and_checks_for_all(parent, prompts, tmp_path):
+    """Eight would read 45 GB each, of the same files."""
+    (tmp_path / "again").mkdir()
+    on("ddp", run, parent, prompts / "text.jsonl", tmp_path / "runs", 3)
+    on("ddp", read_once, parent, prompts / "text.jsonl", tmp_path / "runs", tmp_path)
+    on("ddp", read_once, parent, prompts / "text.jsonl", tmp_path / "runs", tmp_path / "again")
+    first, second = (json.loads((tmp_path / f"{i}.json").read_text()) for i in (0, 1))
+    assert {"read_samples", "training_data", "sha256_file"} <= set(first) and second == []
+    again, other = (json.loads((tmp_path / f"again/{i}.json").read_text()) for i in (0, 1))
+    assert "verify_weights" in again and other == []
 
 
 @pytest.mark.slow
