@@ -132,7 +132,7 @@ def build_engine(cfg: TrainConfig, policy: Policy, processes: Processes = ALONE)
     """What samples. Raises UserError where that is vLLM and it is not installed."""
     if cfg.engine == "vllm":
         return VLLMEngine(policy, cfg.sampling, cfg.vllm, launched=processes.size > 1)
-    return HFEngine(policy, share_prefix=True)
+    return HFEngine(policy, share_prefix=True, budget=cfg.tokens_per_rollout)
 
 
 def to_batch(

@@ -6,7 +6,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
+import json
 import random
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,25 @@ def tiny_model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     build_model().save_pretrained(folder)
     build_processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_stops(tiny_model, make_samples, tmp_path_factory) -> Path:
+    """`tiny_model` with two stop tokens in its generation config, as Qwen2.5-VL has: the second one that it says often."""
+    from lmmr1.config import SamplingConfig
+    from lmmr1.policy import load_policy
+    from lmmr1.rollout import HFEngine
+
+    policy = load_policy(str(tiny_model))
+    groups = HFEngine(policy).generate(make_samples(4), SamplingConfig(max_completion_length=12), 8, (0,))
+    marks = {policy.model.config.image_token_id, policy.model.config.video_token_id}
+    said = Counter(t for group in groups for r in group for t in r.token_ids if t not in marks)
+    folder = tmp_path_factory.mktemp("two_stops") / "model"
+    shutil.copytree(tiny_model, folder)
+    generation = json.loads((folder / "generation_config.json").read_text())
+    generation["eos_token_id"] = [policy.processor.tokenizer.eos_token_id, said.most_common(1)[0][0]]
+    (folder / "generation_config.json").write_text(json.dumps(generation))
     return folder
 
 

@@ -140,7 +140,7 @@ def test_rewards_are_ours_to_the_last_coin(prompts):
         cfg = CFG.model_copy(update={"reward": RewardConfig(kind=kind), "num_generations": 2})
         with verifier_pool(cfg.reward) as verifier:
             ask = lambda s, r, seed, cfg=cfg: score(s, r, cfg.reward, cfg.sampling, verifier, seed)
-            rewards = trl_trainer.Rewards(cfg, ask, eos_id=0)
+            rewards = trl_trainer.Rewards(cfg, ask, stop_ids=(0,))
             state = type("State", (), {"global_step": 4})
             found = rewards(
                 completions=[[{"content": t}] for t in texts], completion_ids=[[5, 0], [5, 6]] * 3,
