@@ -25,7 +25,7 @@ class Engine(Protocol):
 
     @property
     def exact(self) -> bool:
-        """True where its log-probabilities are the learner's own; otherwise importance weights correct the difference."""
+        """True where its log-probabilities are the learner's own; importance weights correct them otherwise."""
 
     def generate(
         self,

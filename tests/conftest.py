@@ -36,15 +36,15 @@ def tiny_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def two_stops(tiny_model, make_samples, tmp_path_factory) -> Path:
-    """`tiny_model` with two stop tokens in its generation config, as Qwen2.5-VL has: the second one that it says often."""
+    """`tiny_model` with two stop tokens in its generation config, as Qwen2.5-VL has: the second one that it says most."""
     from lmmr1.config import SamplingConfig
     from lmmr1.policy import load_policy
     from lmmr1.rollout import HFEngine
 
-    policy = load_policy(str(tiny_model))
-    groups = HFEngine(policy).generate(make_samples(4), SamplingConfig(max_completion_length=12), 8, (0,))
-    marks = {policy.model.config.image_token_id, policy.model.config.video_token_id}
-    said = Counter(t for group in groups for r in group for t in r.token_ids if t not in marks)
+    policy, greedy = load_policy(str(tiny_model)), SamplingConfig(max_completion_length=12, temperature=0)
+    special = policy.processor.tokenizer.all_special_ids
+    groups = HFEngine(policy).generate(make_samples(12), greedy, 1, (0,))
+    said = Counter(t for (r,) in groups for t in r.token_ids if t not in special)
     folder = tmp_path_factory.mktemp("two_stops") / "model"
     shutil.copytree(tiny_model, folder)
     generation = json.loads((folder / "generation_config.json").read_text())
