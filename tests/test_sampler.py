@@ -58,6 +58,14 @@ def test_what_is_drawn_does_not_depend_on_the_pieces(tiny_model, make_samples, b
             assert torch.allclose(torch.tensor(x.logprobs), torch.tensor(y.logprobs), atol=1e-5)
 
 
+def test_what_is_drawn_depends_on_the_place_not_on_the_company(tiny_model, make_samples):
+    """Several processes share a batch: each draws for its places what one alone would."""
+    engine, samples = HFEngine(load_policy(str(tiny_model))), make_samples(5, MIXED)
+    whole = engine.generate(samples, SAMPLING, G, (1,))
+    part = engine.generate([samples[3], samples[1]], SAMPLING, G, (1,), [3, 1])
+    assert [[r.token_ids for r in g] for g in part] == [[r.token_ids for r in whole[i]] for i in (3, 1)]
+
+
 @pytest.fixture
 def held(monkeypatch):
     """Elements of keys and values that were allocated, where that began: all that were alive then."""
