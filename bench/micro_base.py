@@ -66,7 +66,7 @@ def answers(
     starts = starts or [""] * len(samples)
     begun = {s.id: start for s, start in zip(samples, starts, strict=True)}
     engine = PackedEngine(
-        Begun(policy.model, policy.processor, policy.source, policy.pad_id, policy.eos_id, begun=begun)
+        Begun(policy.model, policy.processor, policy.source, policy.pad_id, policy.stop_ids, begun=begun)
     )
     texts = []
     for at in range(0, len(samples), BATCH):

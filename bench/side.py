@@ -77,7 +77,7 @@ def run_core(model: Path, setting: Setting) -> dict[str, Any]:
     policy = learner.policy
     engine = HFEngine(policy, share_prefix=True)
     if setting.mode == "forced":
-        policy.eos_id = -1
+        policy.stop_ids = ()
     folder = Path(tempfile.mkdtemp())
     samples, before, steps, phases, lengths = core_samples(setting, folder, Sample), now_mb(), [], {}, []
     store = Store(folder, "run")

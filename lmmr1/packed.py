@@ -36,8 +36,8 @@ class PackedEngine(HFEngine):
         self._head: Head | None = None
         self._previous: torch.Tensor | None = None
 
-    def prompts(self, samples: Sequence[Sample], sampling: SamplingConfig) -> tuple[Prefix, Head | None]:
-        """The prompts without the tokens that they share, and the keys and values of those."""
+    def prompts(self, samples: Sequence[Sample], sampling: SamplingConfig, keep: bool) -> tuple[Prefix, Head | None]:
+        """The prompts without the tokens that they share, and the keys and values of those; no learner needs them."""
         policy = self.policy
         with torch.inference_mode():
             w = TextWeights.of(policy.model, grad=False)

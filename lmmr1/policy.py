@@ -38,8 +38,8 @@ class Policy:
     """Checkpoint folder or Hub id."""
     pad_id: int
     """Token that fills rows up."""
-    eos_id: int
-    """Token that ends a completion."""
+    stop_ids: tuple[int, ...]
+    """Tokens that end a completion, whichever comes first."""
     revision: str | None = None
     """The commit that was loaded, where `source` is a Hub id."""
     version: int = 0
@@ -268,8 +268,17 @@ def load_policy(
     use_linear_patch_embedding(model)
     tokenizer = processor.tokenizer
     model.requires_grad_(trainable)
-    ids = tokenizer.pad_token_id, tokenizer.eos_token_id
-    return Policy(model.to(device).train(trainable), processor, source, *ids, revision)
+    stop_ids = stop_tokens(tokenizer, model.generation_config)
+    return Policy(model.to(device).train(trainable), processor, source, tokenizer.pad_token_id, stop_ids, revision)
+
+
+def stop_tokens(tokenizer: Any, generation_config: Any) -> tuple[int, ...]:
+    """The tokenizer's end token and all that the checkpoint's generation config names (Qwen2.5-VL's: two), sorted.
+
+    vLLM and TRL stop at the same.
+    """
+    named = generation_config.eos_token_id
+    return tuple(sorted({tokenizer.eos_token_id, *([named] if isinstance(named, int) else named or ())}))
 
 
 def load_processor(

@@ -23,8 +23,9 @@ COMPACT_EVERY = 8
 class Engine(Protocol):
     """Anything that samples completions with log-probabilities."""
 
-    exact: bool
-    """True where its log-probabilities are the learner's own; otherwise importance weights correct the difference."""
+    @property
+    def exact(self) -> bool:
+        """True where its log-probabilities are the learner's own; importance weights correct them otherwise."""
 
     def generate(
         self,
@@ -42,13 +43,22 @@ class Engine(Protocol):
 
 
 class HFEngine:
-    """Samples from the very weights that are trained: nothing to copy, and its log-probabilities are the learner's."""
+    """Samples from the very weights that are trained: nothing to copy."""
 
-    exact = True
+    def __init__(self, policy: Policy, share_prefix: bool = False, budget: int | None = None) -> None:
+        """Sample from `policy`.
 
-    def __init__(self, policy: Policy, share_prefix: bool = False) -> None:
-        """`share_prefix` keeps the prompts' graph for the learner, which then need not compute them again."""
-        self.policy, self.share_prefix = policy, share_prefix
+        Args:
+            share_prefix: keep the prompts' graph for the learner, which then need not compute them again.
+            budget: tokens of prompts and completions, at their greatest length, to hold keys and values of at once;
+                what does not fit (at least one prompt does) is drawn piece by piece, and then nothing is shared.
+        """
+        self.policy, self.share_prefix, self.budget = policy, share_prefix, budget
+
+    @property
+    def exact(self) -> bool:
+        """Only in fp32: in bf16 a decode step rounds otherwise than the learner's whole rows."""
+        return self.policy.model.dtype == torch.float32
 
     def generate(
         self,
@@ -59,29 +69,44 @@ class HFEngine:
         places: Sequence[int] | None = None,
     ) -> list[tuple[Rollout, ...]]:
         """Sample G completions per prompt; temperature 0 is greedy. The same seed gives the same completions."""
-        policy, g, places = self.policy, num_generations, list(range(len(samples)) if places is None else places)
-        prefix, head = self.prompts(samples, sampling)
+        g, places = num_generations, list(range(len(samples)) if places is None else places)
         generator = torch.Generator().manual_seed(hash(tuple(seed)) % 2**63)
-        uniforms = torch.rand(max(places) + 1, g, sampling.max_completion_length, generator=generator)
-        uniforms = uniforms[places].flatten(0, 1)
+        uniforms = torch.rand(max(places) + 1, g, sampling.max_completion_length, generator=generator)[places]
+        size = self._prompts_at_once(sampling, g) or len(samples)
+        keep = self.share_prefix and size >= len(samples)
+        groups: list[tuple[Rollout, ...]] = []
+        for at in range(0, len(samples), size):
+            groups += self._draw(samples[at : at + size], sampling, uniforms[at : at + size], keep)
+        return groups
+
+    def _prompts_at_once(self, sampling: SamplingConfig, g: int) -> int | None:
+        """Prompts whose G rows each stay within the budget at their greatest length; None without a budget."""
+        longest = min(sampling.max_prompt_length + sampling.max_completion_length, self.policy.context)
+        return self.budget and max(1, self.budget // (g * longest))
+
+    def _draw(
+        self, samples: Sequence[Sample], sampling: SamplingConfig, uniforms: torch.Tensor, keep: bool
+    ) -> list[tuple[Rollout, ...]]:
+        """P samples and (P, G, C) uniforms in, P tuples of G rollouts out; all keys and values are held at once."""
+        g, device = uniforms.size(1), self.policy.device
+        prefix, head = self.prompts(samples, sampling, keep)
         penalty = sampling.repetition_penalty if isinstance(sampling, DecodingConfig) else 1.0
         with torch.inference_mode():
             ids, lengths, logprobs = _decode(
-                policy, prefix, g, uniforms.to(policy.device), sampling.temperature, penalty, head
+                self.policy, prefix, g, uniforms.flatten(0, 1).to(device), sampling.temperature, penalty, head
             )
         rows = zip(ids.tolist(), lengths.tolist(), logprobs.tolist(), strict=True)
         rollouts = [self._rollout(samples[i // g].id, row[:n], lp[:n]) for i, (row, n, lp) in enumerate(rows)]
         return [tuple(rollouts[i : i + g]) for i in range(0, len(rollouts), g)]
 
-    def prompts(self, samples: Sequence[Sample], sampling: SamplingConfig) -> tuple[Prefix, Head | None]:
-        """The prompts' prefix, and what all of them begin with if that is not in it."""
-        return self.policy.prefix(
-            samples, sampling.max_prompt_length, grad=self.share_prefix, keep=self.share_prefix
-        ), None
+    def prompts(self, samples: Sequence[Sample], sampling: SamplingConfig, keep: bool) -> tuple[Prefix, Head | None]:
+        """The prompts' prefix, with its graph and for the learner too if `keep`, and what all of them begin with if
+        that is not in it."""
+        return self.policy.prefix(samples, sampling.max_prompt_length, grad=keep, keep=keep), None
 
     def _rollout(self, sample_id: str, ids: list[int], logprobs: list[float]) -> Rollout:
         text = self.policy.processor.tokenizer.decode(ids, skip_special_tokens=True)
-        finish: Literal["stop", "length"] = "stop" if ids[-1] == self.policy.eos_id else "length"
+        finish: Literal["stop", "length"] = "stop" if ids[-1] in self.policy.stop_ids else "length"
         return Rollout(sample_id, tuple(ids), tuple(logprobs), text, finish)
 
 
@@ -89,9 +114,9 @@ def _decode(
     policy: Policy, prefix: Prefix, g: int, uniforms: torch.Tensor, temperature: float, penalty: float = 1.0,
     head: Head | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """(N, C) uniforms in; ids (N, C'), lengths (N,) with the end token, fp32 log-probabilities (N, C') out, C' <= C.
+    """(N, C) uniforms in; ids (N, C'), lengths (N,) with the stop token, fp32 log-probabilities (N, C') out, C' <= C.
 
-    A row ends with the end token, after C tokens, or where prompt and completion fill the model's context.
+    A row ends with a stop token, after C tokens, or where prompt and completion fill the model's context.
     """
     w, prompt, device = TextWeights.of(policy.model, grad=False), prefix.mask.size(1), policy.device
     room = policy.context - (head.length if head else 0)
@@ -108,6 +133,8 @@ def _decode(
     live, done = torch.arange(n, device=device), torch.zeros(n, dtype=torch.bool, device=device)
     hidden = prefix.last.detach().repeat_interleave(g, 0)
     seen = None if penalty == 1 else _seen(prefix, policy.head.size(0), head).repeat_interleave(g, 0)
+    stops = torch.zeros(policy.head.size(0), dtype=torch.bool, device=device)
+    stops[list(policy.stop_ids)] = True
     for i in range(capacity):
         logits = F.linear(hidden, policy.head)
         if seen is not None:
@@ -116,7 +143,7 @@ def _decode(
         if seen is not None:
             seen.scatter_(1, tokens[:, None], True)
         ids[live, i], logprobs[live, i] = tokens, logprob
-        ended = ((tokens == policy.eos_id) | (limits == i + 1)) & ~done
+        ended = (stops[tokens] | (limits == i + 1)) & ~done
         lengths[live[ended]] = i + 1
         done = done | ended
         if bool(done.all()):

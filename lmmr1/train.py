@@ -114,7 +114,7 @@ def build_engine(cfg: TrainConfig, policy: Policy, processes: Processes = ALONE)
         return VLLMEngine(policy, cfg.sampling, cfg.vllm, launched=processes.size > 1)
     # sampler and learner share the batch's prompts, where the learner too takes all of them at once
     at_once = cfg.prompts_drawn <= prompts_at_once(cfg) and cfg.num_minibatches == cfg.dynamic_sampling_factor == 1
-    return HFEngine(policy, share_prefix=at_once)
+    return HFEngine(policy, share_prefix=at_once, budget=cfg.tokens_per_rollout)
 
 
 def progress(main: bool = True) -> Progress:

@@ -28,7 +28,7 @@ from lmmr1.config import TrainConfig
 from lmmr1.data import prompt_batches
 from lmmr1.hub_commits import snapshot
 from lmmr1.metrics import completion_rows, step_metrics, timings
-from lmmr1.policy import load_processor, open_image, use_linear_patch_embedding
+from lmmr1.policy import load_processor, open_image, stop_tokens, use_linear_patch_embedding
 from lmmr1.rewards import score, verifier_pool
 from lmmr1.schedule import rates
 from lmmr1.store import Store
@@ -104,7 +104,7 @@ def build(
     processor.tokenizer.padding_side = "left"
     trainer = Trainer(
         cfg,
-        Rewards(cfg, scorer, processor.tokenizer.eos_token_id),
+        Rewards(cfg, scorer, stop_tokens(processor.tokenizer, model.generation_config)),
         model=model,
         args=args,
         train_dataset=dataset(cfg, samples),
@@ -159,8 +159,8 @@ def with_images(sample: Sample, images: dict[Path, Image.Image]) -> list[dict[st
 class Rewards:
     """Our reward as TRL's reward function; `groups` holds what it scored last, of all processes."""
 
-    def __init__(self, cfg: TrainConfig, scorer: Scorer, eos_id: int) -> None:
-        self.cfg, self.scorer, self.eos_id = cfg, scorer, eos_id
+    def __init__(self, cfg: TrainConfig, scorer: Scorer, stop_ids: Sequence[int]) -> None:
+        self.cfg, self.scorer, self.stop_ids = cfg, scorer, stop_ids
         self.groups: list[ScoredGroup] = []
 
     def __call__(
@@ -175,7 +175,7 @@ class Rewards:
         g = self.cfg.num_generations
         step = trainer_state.global_step // self.cfg.optimizer_steps + 1
         rollouts = [
-            Rollout(s.id, tuple(ids), (), c[0]["content"], "stop" if ids[-1] == self.eos_id else "length")
+            Rollout(s.id, tuple(ids), (), c[0]["content"], "stop" if ids[-1] in self.stop_ids else "length")
             for s, ids, c in zip(sample, completion_ids, completions, strict=True)
         ]
         rollouts_PG = [tuple(rollouts[i : i + g]) for i in range(0, len(rollouts), g)]

@@ -75,6 +75,7 @@ class VLLMEngine:
                 repetition_penalty=penalty,
                 max_tokens=sampling.max_completion_length,
                 logprobs=0,
+                stop_token_ids=list(self.policy.stop_ids),
                 seed=hash((*seed, place)) % 2**31,
                 skip_special_tokens=True,
                 spaces_between_special_tokens=False,
@@ -103,12 +104,18 @@ class VLLMEngine:
     def wake(self) -> None:
         """Have the memory and the learner's present weights. The cache comes back last, when the weights are there."""
         if self.asleep:
-            self.llm.wake_up(tags=["weights"])
+            self._wake_up("weights")
         if self.synced != self.policy.version or (self.asleep and self.sleep_level == 2):
             self.sync()
         if self.asleep:
-            self.llm.wake_up(tags=["kv_cache"])
+            self._wake_up("kv_cache")
         self.asleep = False
+
+    def _wake_up(self, tag: str) -> None:
+        # vLLM maps memory of the device, where what PyTorch keeps for later is not free: after an optimizer step, and
+        # after the weights were handed over (verl's PR 575; TRL does so before the weights)
+        torch.cuda.empty_cache()
+        self.llm.wake_up(tags=[tag])
 
     def sync(self) -> None:
         """Hand over the learner's weights, `lm_head` included: with tied embeddings vLLM would keep the old head."""

@@ -6,7 +6,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
+import json
 import random
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,25 @@ def tiny_model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     build_model().save_pretrained(folder)
     build_processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_stops(tiny_model, make_samples, tmp_path_factory) -> Path:
+    """`tiny_model` with two stop tokens in its generation config, as Qwen2.5-VL has: the second one that it says most."""
+    from lmmr1.config import SamplingConfig
+    from lmmr1.policy import load_policy
+    from lmmr1.rollout import HFEngine
+
+    policy, greedy = load_policy(str(tiny_model)), SamplingConfig(max_completion_length=12, temperature=0)
+    special = policy.processor.tokenizer.all_special_ids
+    groups = HFEngine(policy).generate(make_samples(12), greedy, 1, (0,))
+    said = Counter(t for (r,) in groups for t in r.token_ids if t not in special)
+    folder = tmp_path_factory.mktemp("two_stops") / "model"
+    shutil.copytree(tiny_model, folder)
+    generation = json.loads((folder / "generation_config.json").read_text())
+    generation["eos_token_id"] = [policy.processor.tokenizer.eos_token_id, said.most_common(1)[0][0]]
+    (folder / "generation_config.json").write_text(json.dumps(generation))
     return folder
 
 

@@ -288,9 +288,9 @@ def test_chunked_logprobs_equal_whole_ones_forward_and_backward():
 def test_compaction_changes_no_sample(tiny_model, make_samples, monkeypatch):
     policy, samples = load_policy(str(tiny_model)), make_samples(4, KINDS["mixed"])
     sampling = SamplingConfig(max_completion_length=C)
-    # an end token that a random model samples often, so that rows end at many places
+    # a stop token that a random model samples often, so that rows end at many places
     common = HFEngine(policy).generate(samples, sampling, G, (2,))[0][0].token_ids[0]
-    policy.eos_id = common
+    policy.stop_ids = (common,)
     with_compaction = HFEngine(policy).generate(samples, sampling, 8, (2,))
     monkeypatch.setattr("lmmr1.rollout.COMPACT_EVERY", 0)
     without = HFEngine(policy).generate(samples, sampling, 8, (2,))

@@ -130,7 +130,7 @@ def test_grouped_query_attention(make_samples):
     torch.manual_seed(0)
     model, processor = Qwen2_5_VLForConditionalGeneration(config).eval().requires_grad_(False), build_processor()
     tokenizer = processor.tokenizer
-    policy = Policy(model, processor, "built here", tokenizer.pad_token_id, tokenizer.eos_token_id)
+    policy = Policy(model, processor, "built here", tokenizer.pad_token_id, (tokenizer.eos_token_id,))
     assert TextWeights.of(model, grad=False).heads == 4
     samples = under(SYSTEM, make_samples(5, KINDS["mixed"]))
     packed, plain = (tokens_of(e(policy), samples, greedy(), [3, 2]) for e in (PackedEngine, HFEngine))

@@ -16,6 +16,7 @@ from lmmr1 import train as train_module
 from lmmr1 import trl_trainer
 from lmmr1.config import LoraConfig, LossConfig, RewardConfig, SamplingConfig, TrainConfig, parse_settings
 from lmmr1.data import prompt_batches, read_samples
+from lmmr1.policy import load_policy
 from lmmr1.rewards import score, verifier_pool
 from lmmr1.schedule import learning_rate
 from lmmr1.store import adopt, run_key, write_manifest
@@ -140,7 +141,7 @@ def test_rewards_are_ours_to_the_last_coin(prompts):
         cfg = CFG.model_copy(update={"reward": RewardConfig(kind=kind), "num_generations": 2})
         with verifier_pool(cfg.reward) as verifier:
             ask = lambda s, r, seed, cfg=cfg: score(s, r, cfg.reward, cfg.sampling, verifier, seed)
-            rewards = trl_trainer.Rewards(cfg, ask, eos_id=0)
+            rewards = trl_trainer.Rewards(cfg, ask, stop_ids=(0,))
             state = type("State", (), {"global_step": 4})
             found = rewards(
                 completions=[[{"content": t}] for t in texts], completion_ids=[[5, 0], [5, 6]] * 3,
@@ -150,6 +151,25 @@ def test_rewards_are_ours_to_the_last_coin(prompts):
             assert [r.finish for g in rollouts for r in g] == ["stop", "length"] * 3
             assert rewards.groups == ask(tuple(samples), rollouts, (cfg.seed, 5))
             assert found == [r.total for g in rewards.groups for r in g.rewards]
+
+
+def test_completions_end_at_every_stop_token_of_the_checkpoint(two_stops, prompts, tmp_path):
+    """TRL stops where our engines do, and what it cut counts as ended."""
+    policy = load_policy(str(two_stops))
+    assert len(policy.stop_ids) == 2
+    end = policy.processor.tokenizer.eos_token_id
+    sampling = CFG.sampling.model_copy(update={"temperature": 0.1})  # a random model's favourite is seldom drawn at 1
+    cfg, groups = CFG.model_copy(update={"max_steps": 2, "num_prompts": 4, "sampling": sampling}), []
+    scorer = lambda samples, rollouts, **_: groups.extend(rollouts) or graded(samples, rollouts)
+    args = trl_trainer.arguments(cfg, tmp_path)[0]
+    trainer = trl_trainer.build(cfg, str(two_stops), read_samples(prompts), scorer, args)
+    assert tuple(sorted(trainer.eos_token_ids)) == policy.stop_ids
+    trainer.train()
+    rollouts = [r for group in groups for r in group]
+    assert not any(set(policy.stop_ids) & set(r.token_ids[:-1]) for r in rollouts)
+    assert all(r.finish == ("stop" if r.token_ids[-1] in policy.stop_ids else "length") for r in rollouts)
+    assert any(r.token_ids[-1] in policy.stop_ids and r.token_ids[-1] != end for r in rollouts)
+    assert any(r.finish == "length" for r in rollouts)
 
 
 def leaves(model, prefix=""):
@@ -294,7 +314,7 @@ def test_rewards_that_are_not_finite_stop_the_run(prompts):
     (sample, *_), state = read_samples(prompts), type("State", (), {"global_step": 0})
     endless = lambda s, r, seed: [ScoredGroup(s[0], r[0], tuple(Reward(float("inf"), 0, 0) for _ in r[0]))]
     with pytest.raises(TrainingError, match=f"step 1: rewards not finite for samples {sample.id}"):
-        trl_trainer.Rewards(CFG, endless, 0)([[{"content": ""}]] * 4, [[0]] * 4, [sample] * 4, state)
+        trl_trainer.Rewards(CFG, endless, (0,))([[{"content": ""}]] * 4, [[0]] * 4, [sample] * 4, state)
 
 
 def test_numbers_that_are_not_finite_stop_the_run_before_its_checkpoint(parent, prompts, tmp_path, monkeypatch):
