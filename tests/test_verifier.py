@@ -90,6 +90,24 @@ def test_any_text_is_triaged_with_a_reason(text, gold):
     assert refusal(text) is None or refusal(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x" * 1000, None), ("x" * 1001, "length"),
+        ("9" * 60, None), ("9" * 61, "digits"),
+        ("(" * 20 + "x" + ")" * 20, None), ("(" * 21 + "x" + ")" * 21, "nesting"),
+        ("2^{12345}", None), ("2^{123456}", "power"),
+        ("e^{x^{2}}", None), ("e^{x^{2^{2}}}", "power"),
+        ("2^{3^4}", None), ("2^{30^5}", "power"),
+        ("9999!", None), ("99999!", "size"), ("(5!)!", "size"),
+        ("\\binom{9}{5}", None), ("\\binom{10^9}{5}", "size"),
+        ("1" + "+1" * 120, None), ("1" + "+1" * 121, "commands"),
+    ],
+)  # fmt: skip
+def test_hostile_answers_are_refused_for_their_reason(text, reason):
+    assert refusal(text) == reason
+
+
 # ----------------------------------------------------------------------------------------------------- hostile texts
 
 
