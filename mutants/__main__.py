@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -59,7 +59,11 @@ def judge(mutants: Sequence[Mutant], workers: int, timeout: float, root: Path) -
         require_passing(made, mutants, timeout)
         running = made.each(lambda copy, mutant: copy.judge(mutant, timeout), mutants)
         shown = track(running, "mutants", len(mutants), console=progress, disable=not progress.is_terminal)
-        found = {result.id: result for result in shown}
+        found: dict[str, Result] = {}
+        for result in shown:
+            found[result.id] = result
+            if not result.proven:  # said at once: the whole takes minutes
+                progress.print(f"{result.id} {result.fate}: {result.by}", markup=False, soft_wrap=True)
     return [found[mutant.id] for mutant in mutants]
 
 
@@ -94,12 +98,12 @@ def report(mutants: Sequence[Mutant], results: Sequence[Result], seconds: float)
 
 @cli.command(help=(__doc__ or "").splitlines()[0])
 def main(
-    part: Annotated[Optional[str], typer.Option(help="One of several parts, e.g. 1/4.")] = None,
-    only: Annotated[Optional[list[str]], typer.Option(help="This mutant; may be repeated.")] = None,
+    part: Annotated[str | None, typer.Option(help="One of several parts, e.g. 1/4.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="This mutant; may be repeated.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="Show the mutants and run nothing.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Tests that run at once.")] = 2,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a mutant counts as endless.")] = 120,
-    out: Annotated[Optional[Path], typer.Option(help="Write the outcome into this JSON file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the outcome into this JSON file.")] = None,
 ) -> None:
     """Command line; see the top of this file."""
     mutants = chosen(read_list(LIST), part, only or ())

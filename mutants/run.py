@@ -22,7 +22,8 @@ from typing import Literal, TypeVar
 from lmmr1.types import UserError
 from mutants.listed import Mutant, mutated
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 Fate = Literal["killed", "timeout", "broken", "survived"]
 PROVEN: tuple[Fate, ...] = ("killed", "timeout")
 
@@ -82,7 +83,7 @@ class Copy:
         environment |= {
             "PYTHONPATH": str(self.tree), "OMP_NUM_THREADS": "1",
             "CI": "true",  # hypothesis draws the same examples every time
-            "PYTHONDONTWRITEBYTECODE": "1",  # bytecode is known by second and size: a mutant's could pass for the original's
+            "PYTHONDONTWRITEBYTECODE": "1",  # known by second and size: a mutant's could pass for the original's
         }  # fmt: skip
         self.process = subprocess.Popen(
             command, cwd=self.tree, env=environment, text=True, start_new_session=True,
@@ -182,7 +183,7 @@ def copies(root: Path, workers: int) -> Iterator[Copies]:
 def require_passing(copies: Copies, mutants: Sequence[Mutant], timeout: float) -> None:
     """Run all named tests on the code as it is. Raises UserError for one that fails, is skipped or is not there."""
     nodes = sorted({node for mutant in mutants for node in mutant.tests})
-    files = {node.partition("::")[0]: [] for node in nodes}
+    files: dict[str, list[str]] = {node.partition("::")[0]: [] for node in nodes}
     for node in nodes:
         files[node.partition("::")[0]].append(node)
 
@@ -194,7 +195,9 @@ def require_passing(copies: Copies, mutants: Sequence[Mutant], timeout: float) -
         if code:
             raise UserError(f"pytest {' '.join(nodes)}: exit code {code} without any mutant: {output[-500:]}")
         if code is None:
-            raise UserError(f"{nodes[0].partition('::')[0]}: its named tests do not end in {timeout * len(nodes):.0f} s")
+            raise UserError(
+                f"{nodes[0].partition('::')[0]}: its named tests do not end in {timeout * len(nodes):.0f} s"
+            )
         passed = {case.node for case in cases if case.outcome == "passed"}
         for node in nodes:
             if node.partition("[")[0] not in passed:

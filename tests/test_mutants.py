@@ -105,7 +105,13 @@ def toy(tmp_path):
 
 
 def mutant(name="m", **values):
-    defaults = {"file": "toy.py", "old": "2 * x", "new": "3 * x", "tests": ("test_toy.py::test_double",), "why": "wrong"}
+    defaults = {
+        "file": "toy.py",
+        "old": "2 * x",
+        "new": "3 * x",
+        "tests": ("test_toy.py::test_double",),
+        "why": "wrong",
+    }
     return Mutant(id=name, **defaults | values)
 
 
@@ -203,7 +209,11 @@ def test_parts_are_all_of_it_and_do_not_move():
     assert sorted(m.id for part in parts for m in part) == sorted(m.id for m in MUTANTS)
     assert command.chosen(MUTANTS[:10], "1/4", ()) == [m for m in parts[0] if m in MUTANTS[:10]]
     assert command.chosen(MUTANTS, None, [MUTANTS[3].id]) == [MUTANTS[3]]
-    for part, only, words in (("0/4", (), "--part 0/4"), ("5/4", (), "--part 5/4"), (None, ("x",), "--only x: no such")):
+    for part, only, words in (
+        ("0/4", (), "--part 0/4"),
+        ("5/4", (), "--part 5/4"),
+        (None, ("x",), "--only x: no such"),
+    ):
         with pytest.raises(UserError, match=words):
             command.chosen(MUTANTS, part, only)
 

@@ -179,7 +179,9 @@ def test_compat_decides_who_judges():
 def test_the_controls_coins_differ_from_step_to_step(verifier):
     sample = Sample("a", [], (), "2")
     paid = [
-        tuple(r.total for r in score((sample,), [group(["no"] * 32, sample)], coin, SAMPLING, verifier, seed)[0].rewards)
+        tuple(
+            r.total for r in score((sample,), [group(["no"] * 32, sample)], coin, SAMPLING, verifier, seed)[0].rewards
+        )
         for coin in (RewardConfig(kind="random"),)
         for seed in ((0, 1), (0, 2), (1, 1))
     ]
