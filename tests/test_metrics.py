@@ -17,7 +17,7 @@ def group(name, *pieces):
 RIGHT, WRONG = Reward(1.5, 1.0, 1.0, "equal", seconds=0.5), Reward(0.25, 0.0, 0.5, "different", seconds=0.25)
 GROUPS = [
     group("a", (2, "stop", RIGHT), (8, "length", WRONG), (3, "stop", WRONG)),
-    group("b", (4, "stop", WRONG), (8, "length", WRONG), (8, "length", WRONG)),
+    group("b", (4, "stop", WRONG), (8, "length", WRONG), (8, "stop", WRONG)),
 ]
 
 
@@ -28,7 +28,7 @@ def test_a_steps_numbers_are_those_of_all_completions():
         "reward": (1.5 + 5 * 0.25) / 6, "reward_std": spread / 2, "frac_reward_zero_std": 0.5,
         "rewards/accuracy/mean": 1 / 6, "rewards/format/mean": (1 + 5 * 0.5) / 6,
         "completions/mean_length": 33 / 6, "completions/max_length": 8, "completions/min_length": 2,
-        "completions/clipped_ratio": 0.5, "completions/mean_terminated_length": 3,
+        "completions/clipped_ratio": 1 / 3, "completions/mean_terminated_length": 17 / 4,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 

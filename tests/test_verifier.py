@@ -74,6 +74,14 @@ def test_the_released_rule_agrees_with_the_measured_cases():
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_released_rule_takes_the_gold_for_the_prediction():
+    """math-verify lets a prediction be an interval where the gold is an inequality, not the other way round; the authors
+    call it with both exchanged."""
+    with VerifierPool(1, rule="released") as released:
+        pairs = [Question("(1,2)", "\\boxed{1<x<2}"), Question("1<x<2", "\\boxed{(1,2)}")]
+        assert [v.accuracy for v in released.judge(pairs)] == [1.0, 0.0]
+
+
 @settings(max_examples=80)
 @given(case=rewritings())
 def test_dressing_an_answer_up_never_changes_its_verdict(pool, case: Rewriting):
