@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/python -m snakemake --quiet rules reason host --cores $(CORE
 export OMP_NUM_THREADS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup reproduce readme audit docs football test faults twice fuzz lint types format speed bench clean
+.PHONY: help setup reproduce readme audit docs football test mutants faults twice fuzz lint types format speed bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -45,6 +45,9 @@ football: .football/version  ## build the real football simulator (Debian; 6 to 
 
 test: setup  ## run all tests, the smoke profile end to end among them
 	$(BIN)/python -m pytest -n 2 --dist loadscope --durations 40
+
+mutants: setup  ## put small faults into the training code and see that a test notices each of them
+	$(BIN)/python -m mutants
 
 faults: setup  ## break the smoke profile in over 100 ways, write the result into docs/reliability.md
 	$(BIN)/python -m faults --docs docs/reliability.md

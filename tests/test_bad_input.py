@@ -222,6 +222,13 @@ def test_batches_do_not_depend_on_where_they_start():
     assert sorted(first_epoch) == [s.id for s in samples]
 
 
+def test_every_epoch_and_every_seed_has_an_order_of_its_own():
+    samples = [Sample(str(i), [], (), "1") for i in range(20)]
+    orders = [tuple(s.id for s in batch) for seed in (0, 1) for _, batch in prompt_batches(samples, 20, seed, 0, 3)]
+    assert all(sorted(order) == sorted(s.id for s in samples) for order in orders)
+    assert len({*orders, tuple(s.id for s in samples)}) == 7  # the file's own is none of the six
+
+
 def test_every_yaml_file_of_the_project_loads():
     import yaml
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText
 
 from lmmr1.config import LoraConfig, LossConfig, RewardConfig, SamplingConfig, TrainConfig
 from lmmr1.forward import batch_logprobs
-from lmmr1.lora import add_adapters, merged_parameters, save_adapters
+from lmmr1.lora import add_adapters, effective_weight, merged_parameters, save_adapters
 from lmmr1.loss import policy_loss, token_weights
 from lmmr1.policy import load_policy, recompute_layers
 from lmmr1.store import adopt
@@ -142,6 +142,19 @@ def test_a_run_leaves_adapters_and_merged_weights_that_agree(tiny_model, make_sa
         adapters = PeftModel.from_pretrained(load(tiny_model), Path(manifest.weights) / "adapter")(**inputs).logits
     assert (merged - base).abs().max() > 1e-2
     assert torch.allclose(merged, adapters, atol=1e-4)
+
+
+def test_adapters_have_the_settings_that_were_asked_for(tiny_model):
+    policy = load_policy(str(tiny_model), trainable=True)
+    add_adapters(policy.model, LoraConfig(r=3, alpha=12, target_modules=("q_proj", "gate_proj")))
+    layers = {n: m for n, m in policy.model.named_modules() if hasattr(m, "lora_A")}
+    assert {n.rpartition(".")[2] for n in layers} == {"q_proj", "gate_proj"}
+    assert len(layers) == 2 * policy.model.config.text_config.num_hidden_layers
+    with torch.no_grad():
+        for layer in layers.values():
+            a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight.normal_()
+            assert a.size(0) == b.size(1) == 3
+            assert torch.allclose(effective_weight(layer), layer.base_layer.weight + 12 / 3 * b @ a, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["text", "mixed"])

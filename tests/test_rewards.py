@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from lmmr1.config import RewardConfig, SamplingConfig
 from lmmr1.metrics import timings, verifier_counts
-from lmmr1.rewards import Verdict, VerifierPool, extract_answer, final_answer, has_format, has_strict_format, score
+from lmmr1.rewards import (
+    Question,
+    Verdict,
+    VerifierPool,
+    extract_answer,
+    final_answer,
+    has_format,
+    has_strict_format,
+    score,
+    verifier_pool,
+)
 from lmmr1.rewards.options import gold_letter, option_letter
 from lmmr1.rewards.terms import repetition_penalty, soft_overlong_punishment
 from lmmr1.rewards.total import check_failures
@@ -151,6 +161,31 @@ def test_the_terms_equal_those_of_trl(ids, ngram_size, cache):
     assert repetition_penalty(ids, ngram_size) == pytest.approx(get_repetition_penalty_reward(ngram_size)([ids])[0])
     theirs = get_soft_overlong_punishment(max_completion_len=20, soft_punish_cache=cache)([ids])[0]
     assert soft_overlong_punishment(min(len(ids), 20), 20, cache) == pytest.approx(theirs if len(ids) <= 20 else -1)
+
+
+def test_a_length_beyond_the_limit_costs_one():
+    assert [soft_overlong_punishment(n, 20, 4) for n in (16, 18, 20, 25)] == [0.0, -0.5, -1.0, -1.0]
+
+
+def test_compat_decides_who_judges():
+    """The authors pay any answer to a gold that does not parse; ours never does."""
+    for compat, paid in (("released", 1.0), ("none", 0.0)):
+        cfg = RewardConfig(compat=compat, verifier_workers=1, verifier_deadline=7.0, verifier_memory_mb=900)
+        with verifier_pool(cfg) as pool:
+            assert [v.accuracy for v in pool.judge([Question("", "\\boxed{7}")])] == [paid]
+            assert (pool.size, pool.deadline, pool.memory_mb) == (1, 7.0, 900)
+
+
+def test_the_controls_coins_differ_from_step_to_step(verifier):
+    sample = Sample("a", [], (), "2")
+    paid = [
+        tuple(
+            r.total for r in score((sample,), [group(["no"] * 32, sample)], coin, SAMPLING, verifier, seed)[0].rewards
+        )
+        for coin in (RewardConfig(kind="random"),)
+        for seed in ((0, 1), (0, 2), (1, 1))
+    ]
+    assert len(set(paid)) == 3
 
 
 def test_the_control_pays_a_fair_coin_whatever_the_answer(verifier):

@@ -220,6 +220,7 @@ def test_length_terms_at_their_edges():
     varied = (Action.UP, Action.UP, Action.LEFT, Action.DOWN, Action.LEFT, Action.RIGHT, Action.LEFT) * 7
     assert action_length_term(varied[:19]) == pytest.approx(0.95)
     assert action_length_term(varied[:20]) == pytest.approx(1.0)
+    assert action_length_term(varied[:35]) == pytest.approx(1 - 0.2 / 4)
     assert action_length_term(()) == 0.0
     assert thinking_length_term("ab " * 200) == pytest.approx(0.2)
     assert split_blocks("a<think>b</think> c <answer>d</answer>e") == ("b", "d")

@@ -261,6 +261,14 @@ def test_schedule():
     cosine = CFG.model_copy(update={"lr_scheduler_type": "cosine", "max_steps": 100, "warmup_steps": 0})
     rates = [learning_rate(cosine, s) for s in range(1, 101)]
     assert rates == sorted(rates, reverse=True) and rates[-1] == pytest.approx(0.1 * CFG.learning_rate)
+    assert rates[49] == pytest.approx(0.55 * CFG.learning_rate)  # half way
+    assert rates[24] == pytest.approx((0.55 + 0.45 * 2**-0.5) * CFG.learning_rate)
+    warm = cosine.model_copy(update={"warmup_steps": 4})
+    assert [learning_rate(warm, s) / r for s, r in zip(range(1, 7), rates, strict=False)] == pytest.approx(
+        [0.25, 0.5, 0.75, 1, 1, 1]
+    )
+    constant = CFG.model_copy(update={"max_steps": 100, "warmup_steps": 4})
+    assert [learning_rate(constant, s) / CFG.learning_rate for s in (1, 4, 50, 100)] == pytest.approx([0.25, 1, 1, 1])
 
 
 def test_a_folder_without_weights_cannot_be_adopted(tmp_path):

@@ -21,10 +21,10 @@ from lmmr1.rewards import score, verifier_pool
 from lmmr1.schedule import learning_rate
 from lmmr1.store import adopt, run_key, write_manifest
 from lmmr1.train import train
-from lmmr1.trl_settings import DECIDED, OURS, arguments, mapped
+from lmmr1.trl_settings import DECIDED, OURS, adapter, arguments, mapped
 from lmmr1.types import Reward, ScoredGroup, TrainingError, UserError
 from reproduce.micro.build import write_prompts
-from reproduce.plan import ROOT
+from reproduce.plan import ROOT, Plan
 
 CFG = TrainConfig(
     trainer="trl", max_steps=4, num_prompts=2, num_generations=4, save_steps=2, warmup_steps=2, learning_rate=1e-3, seed=3,
@@ -217,6 +217,22 @@ def test_mapping_by_name():
     assert (fields["gradient_accumulation_steps"], fields["steps_per_generation"]) == (2, 2)
     assert fields["scale_rewards"] == "group" and fields["loss_type"] == "dapo" and not fields["use_bias_correction_kl"]
     assert mapped(with_setting("loss.loss_type", "seq_mean"), 1)["loss_type"] == "grpo"
+
+
+def test_what_of_the_real_scale_reaches_trl():
+    """The profiles' own settings, which no training here has."""
+    values = Plan.load({"profile": "paper"}).train_config("fre", 0)
+    cfg = parse_settings(TrainConfig, values | {"trainer": "trl"}, "paper")
+    fields = mapped(cfg, 8)
+    assert cfg.engine == "vllm" and fields["use_vllm"] and fields["vllm_enable_sleep_mode"]
+    assert fields["gradient_checkpointing"] is cfg.gradient_checkpointing is True
+    assert fields["beta"] == cfg.loss.beta > 0 and fields["scale_rewards"] == "group"
+    assert fields["max_steps"] == 130 * 16 and fields["gradient_accumulation_steps"] == 1
+    assert mapped(cfg.model_copy(update={"advantage": "group_mean"}), 8)["scale_rewards"] == "none"
+    assert mapped(with_setting("loss.importance_sampling_cap", 3.0), 1)["vllm_importance_sampling_clip_max"] == 3.0
+    values = Plan.load({"profile": "single_gpu_24gb"}).train_config("fre", 0)
+    found = adapter(parse_settings(TrainConfig, values | {"trainer": "trl"}, "single_gpu_24gb"))
+    assert (found.r, found.lora_alpha, found.lora_dropout) == (64, 128, 0.0)
 
 
 @pytest.mark.parametrize(

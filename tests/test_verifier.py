@@ -74,6 +74,14 @@ def test_the_released_rule_agrees_with_the_measured_cases():
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_released_rule_takes_the_gold_for_the_prediction():
+    """math-verify lets a prediction be an interval where the gold is an inequality, not the other way round; the authors
+    call it with both exchanged."""
+    with VerifierPool(1, rule="released") as released:
+        pairs = [Question("(1,2)", "\\boxed{1<x<2}"), Question("1<x<2", "\\boxed{(1,2)}")]
+        assert [v.accuracy for v in released.judge(pairs)] == [1.0, 0.0]
+
+
 @settings(max_examples=80)
 @given(case=rewritings())
 def test_dressing_an_answer_up_never_changes_its_verdict(pool, case: Rewriting):
@@ -88,6 +96,24 @@ def test_any_text_is_triaged_with_a_reason(text, gold):
     found = triage(Question(gold, text))
     assert found.note is None or found.note
     assert refusal(text) is None or refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x" * 1000, None), ("x" * 1001, "length"),
+        ("9" * 60, None), ("9" * 61, "digits"),
+        ("(" * 20 + "x" + ")" * 20, None), ("(" * 21 + "x" + ")" * 21, "nesting"),
+        ("2^{12345}", None), ("2^{123456}", "power"),
+        ("e^{x^{2}}", None), ("e^{x^{2^{2}}}", "power"),
+        ("2^{3^4}", None), ("2^{30^5}", "power"),
+        ("9999!", None), ("99999!", "size"), ("(5!)!", "size"),
+        ("\\binom{9}{5}", None), ("\\binom{10^9}{5}", "size"),
+        ("1" + "+1" * 120, None), ("1" + "+1" * 121, "commands"),
+    ],
+)  # fmt: skip
+def test_hostile_answers_are_refused_for_their_reason(text, reason):
+    assert refusal(text) == reason
 
 
 # ----------------------------------------------------------------------------------------------------- hostile texts

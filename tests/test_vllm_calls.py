@@ -12,6 +12,7 @@ import torch
 
 from lmmr1 import train as train_module
 from lmmr1.config import SamplingConfig, TrainConfig, VLLMConfig
+from lmmr1.learner import Learner
 from lmmr1.policy import load_policy
 from lmmr1.rollout import HFEngine
 from lmmr1.store import adopt
@@ -133,15 +134,15 @@ def test_every_step_samples_the_learners_present_weights(run):
 
 def test_a_resumed_run_samples_the_weights_that_it_resumed(run, monkeypatch):
     whole, rows, _ = run("whole")
-    real = train_module.learn
+    real = Learner.learn
 
-    def dies(policy, reference, optimizer, batch, cfg, step, store):
+    def dies(learner, batch, step, store):
         if step == 3:
             raise KeyboardInterrupt
-        return real(policy, reference, optimizer, batch, cfg, step, store)
+        return real(learner, batch, step, store)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train_module, "learn", dies)
+        patch.setattr(Learner, "learn", dies)
         run("resumed")
     manifest, resumed, same = run("resumed")
     assert len(vllm_standin.LLM.started) == 3 and len(same) == 2 and all(same)

@@ -1,0 +1,39 @@
+"""Contract: settings that cannot train are refused when they are read, and their neighbours are not."""
+
+import pytest
+
+from lmmr1.config import TrainConfig, parse_settings
+from lmmr1.types import UserError
+
+REFUSED = {
+    "minibatches": ({"num_prompts": 6, "num_minibatches": 4}, "num_minibatches 4 does not divide num_prompts 6"),
+    "one sample": ({"num_generations": 1, "advantage": "rloo"}, "num_generations 1: rloo compares samples"),
+    "greedy": ({"sampling": {"temperature": 0}}, "sampling.temperature 0: greedy samples"),
+    "k1 in the loss": ({"loss": {"beta": 0.1, "kl_estimator": "k1"}}, "loss.kl_estimator 'k1': in the loss"),
+    "adapters with a critic": ({"advantage": "gae", "lora": {}}, "lora: a critic is trained as a whole"),
+    "TRL's options with our loop": ({"trl": {"top_k": 8}}, "trl: top_k: options of TRL's trainer"),
+}
+ALLOWED = {
+    "minibatches": {"num_prompts": 8, "num_minibatches": 4},
+    "one sample with a critic": {"num_generations": 1, "advantage": "gae"},
+    "k1 in the reward": {"loss": {"beta": 0.1, "kl_estimator": "k1", "kl_in_reward": True}},
+    "k1 of no weight": {"loss": {"kl_estimator": "k1"}},
+    "adapters": {"advantage": "reinforce_baseline", "lora": {}},
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_train_is_refused_with_the_fix(case):
+    settings, words = REFUSED[case]
+    with pytest.raises(UserError, match=rf"stage: .*{words}"):
+        parse_settings(TrainConfig, settings, "stage")
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_its_neighbours_train(case):
+    parse_settings(TrainConfig, ALLOWED[case], "stage")
+
+
+def test_prompts_and_steps_of_a_rollout_batch():
+    cfg = TrainConfig(num_prompts=8, num_minibatches=4, num_iterations=3, dynamic_sampling_factor=2)
+    assert (cfg.optimizer_steps, cfg.prompts_drawn) == (12, 16)
