@@ -86,11 +86,11 @@ class DataParallel(Processes):
 
         return gather_object([value])
 
-    def used(self, params: Sequence[torch.Tensor]) -> list[bool]:
-        """Which parameters have a gradient in any process: the optimizer leaves the others alone, as in one process."""
+    def used(self, grads: Sequence[torch.Tensor | None]) -> list[bool]:
+        """Which gradients any process has: the optimizer leaves the other parameters alone, as in one process."""
         import torch
 
-        mine = torch.tensor([p.grad is not None for p in params], dtype=torch.int32, device=self.accelerator.device)
+        mine = torch.tensor([grad is not None for grad in grads], dtype=torch.int32, device=self.accelerator.device)
         return self.accelerator.reduce(mine, "sum").bool().tolist()
 
     def reduce(self, policy: Policy) -> None:
@@ -98,7 +98,7 @@ class DataParallel(Processes):
         import torch
 
         params = list(policy.trained.values())
-        for param, used in zip(params, self.used(params), strict=True):
+        for param, used in zip(params, self.used([p.grad for p in params]), strict=True):
             if used:
                 param.grad = torch.zeros_like(param) if param.grad is None else param.grad
                 torch.distributed.all_reduce(param.grad)
@@ -117,6 +117,8 @@ class FullyShardedDataParallel(DataParallel):
         """`layers` are the names of the classes that are gathered one by one."""
         super().__init__(accelerator)
         self.layers = layers
+        self.sums: dict[torch.Tensor, torch.Tensor | None] = {}
+        """Of gathered bf16 weights: their gradients, added up in fp32."""
 
     def shard(self, model: Any, dtype: torch.dtype) -> None:
         """See Processes."""
@@ -141,19 +143,36 @@ class FullyShardedDataParallel(DataParallel):
 
     def unshard(self, model: Any) -> None:
         """See Processes."""
+        import torch
+
         self._each(model, "unshard")
+        for param in model.parameters():
+            if param.requires_grad and param.dtype != torch.float32 and param not in self.sums:
+                self.sums[param] = None
+                param.register_post_accumulate_grad_hook(self._collect)
+
+    def _collect(self, param: torch.Tensor) -> None:
+        """Add a piece's gradient in fp32: in bf16 a sum over hundreds of pieces would lose the small ones."""
+        grad, before = param.grad, self.sums[param]
+        assert grad is not None
+        self.sums[param] = grad.float() if before is None else before.add_(grad)
+        param.grad = None
 
     def reduce(self, policy: Policy) -> None:
         """See Processes."""
         from torch.distributed.tensor import DTensor, Partial
 
         model = policy.model
-        copies = [p for p in model.parameters() if p.requires_grad]
-        used = self.used(copies)
+        grads = []
+        for copy in [p for p in model.parameters() if p.requires_grad]:
+            grads.append(self.sums.get(copy) if copy in self.sums else copy.grad)
+            copy.grad = None
+            if copy in self.sums:
+                self.sums[copy] = None
+        used = self.used(grads)
         self._each(model, "reshard")
-        params = [p for p in model.parameters() if p.requires_grad]
-        for param, copy in zip(params, copies, strict=True):
-            grad, copy.grad = copy.grad, None
+        for param in [p for p in model.parameters() if p.requires_grad]:
+            grad = grads.pop(0)
             if used.pop(0):
                 grad = param.new_zeros(param.shape) if grad is None else grad.to(param.dtype)
                 summed = DTensor.from_local(whole(grad), param.device_mesh, [Partial()], run_check=False)

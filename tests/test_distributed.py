@@ -142,7 +142,7 @@ def describe(out):
     facts = {"class": type(processes).__name__, "rows": rows, "used": []}
     if processes.size == 2:
         model[0].bias.grad = torch.ones(5) if processes.main else None
-        facts["used"] = processes.used(list(model.parameters()))
+        facts["used"] = processes.used([p.grad for p in model.parameters()])
     (out / f"{processes.index}.json").write_text(json.dumps(facts))
 
 

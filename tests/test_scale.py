@@ -214,7 +214,7 @@ def fp32_gradients(parent, prompts):
 @pytest.mark.parametrize("bf16", [True, False])
 def test_gradients_are_those_of_one_fp32_process(fp32_gradients, parent, prompts, tmp_path, how, bf16):
     """With recomputation and a trained vision tower, for policy and critic: 2 % in bf16, rounding in fp32."""
-    cfg = changed(GAE, bf16=bf16, gradient_checkpointing=True)
+    cfg = changed(GAE, bf16=bf16, gradient_checkpointing=True, tokens_per_micro_batch=16)
     on(how, gradients_of, cfg, parent, prompts, tmp_path / "gradients.pt")
     found = torch.load(tmp_path / "gradients.pt")
     assert found.keys() == fp32_gradients.keys()
