@@ -8,7 +8,7 @@ The comparison is made where single precision is double (`double`). In fp32 it c
 a gradient by its own size, so a weight whose gradient is nothing but rounding moves as far as any other, in a direction
 that rounding decides. In double precision such a gradient is far below AdamW's epsilon and moves nothing. What is
 compared is what the step did to the weights, not the weights: the norm of the difference of both movements over the norm
-of the movement, tensor by tensor, which came out at 5e-13 or less; so 1e-9 is asked for. Weights of another size, and the
+of the movement, tensor by tensor, which came out at 4e-12 or less; so 1e-9 is asked for. Weights of another size, and the
 precision that training runs in, are test_core_equality.py's business.
 """
 
@@ -32,7 +32,7 @@ from tests.slow_step import logprobs, slow_stage
 G, C = 3, 6
 KINDS = {"text": lambda i: 0, "image": lambda i: 1, "mixed": lambda i: i % 3}  # mixed: none, one or two images
 CRITIC = {"learning_rate": 7e-3, "gamma": 0.9, "lam": 0.8, "cliprange_value": 0.1}
-SAMPLING = {"max_completion_length": C, "max_prompt_length": 512}
+SAMPLING = {"max_completion_length": C + 2, "max_prompt_length": 512}
 LOSS = {"beta": 0.2, "mask_truncated_completions": True, "importance_sampling_cap": 1.5}
 BASE = {
     "seed": 5, "max_steps": 1, "num_prompts": 4, "num_generations": G, "dynamic_sampling_factor": 2, "num_iterations": 2,
@@ -93,28 +93,24 @@ class World:
     def network(self):
         return AutoModelForImageTextToText.from_pretrained(self.model, dtype=torch.float32)
 
-    def rows(self, sample, cfg, exact):
+    def rows(self, sample, cfg):
         """A problem's completions as the slow step takes them, with the sampler's log-probabilities."""
         temperature = cfg.sampling.temperature
         if (sample.id, temperature) not in self.known:
             self.known[sample.id, temperature] = list(self.computed(sample, cfg))
-        offsets = [[0.0 if exact else o for o in offsets] for _, offsets in self.completions[sample.id]]
-        return [
-            SimpleNamespace(**vars(row), sampler=[o + off for o, off in zip(row.own, some, strict=True)])
-            for row, some in zip(self.known[sample.id, temperature], offsets, strict=True)
-        ]
+        return [SimpleNamespace(**vars(row)) for row in self.known[sample.id, temperature]]
 
     @torch.no_grad()
     def computed(self, sample, cfg):
         text = self.processor.apply_chat_template(sample.messages, add_generation_prompt=True, tokenize=False)
         images = [Image.open(path).convert("RGB") for path in sample.images] or None
         prompt, network = self.processor(text=[text], images=images, return_tensors="pt"), self.network()
-        for (tokens, _), reward in zip(self.completions[sample.id], self.rewards[sample.id], strict=True):
+        for (tokens, offsets), reward in zip(self.completions[sample.id], self.rewards[sample.id], strict=True):
             ids, finish = torch.tensor([tokens]), "length" if len(tokens) == C else "stop"
             more = {"input_ids": ids, "attention_mask": ids * 0 + 1, "mm_token_type_ids": ids * 0}
             inputs = {**prompt, **{name: torch.cat([prompt[name], new], 1) for name, new in more.items()}}
             row = SimpleNamespace(inputs=inputs, ids=ids[0], finish=finish, reward=reward)
-            row.own = logprobs(network, row, cfg).tolist()
+            row.sampler = [own + off for own, off in zip(logprobs(network, row, cfg).tolist(), offsets, strict=True)]
             yield row
 
 
@@ -133,7 +129,7 @@ class StubEngine:
         self.world, self.cfg, self.exact, self.batches = world, cfg, exact, []
 
     def generate(self, samples, sampling, num_generations, seed, places=None):
-        self.batches.append([self.world.rows(s, self.cfg, self.exact) for s in samples])
+        self.batches.append([self.world.rows(s, self.cfg) for s in samples])
         return [
             tuple(Rollout(s.id, tuple(r.ids.tolist()), tuple(r.sampler), "", r.finish) for r in group)
             for s, group in zip(samples, self.batches[-1], strict=True)
@@ -242,7 +238,9 @@ CASES = {
         {"num_minibatches": 1, "num_iterations": 1, "loss": {"kl_in_reward": True}},
     ),
     "without_a_reference": ("mixed", {"loss": {"beta": 0}}),
+    "one_pass": ("text", {"num_iterations": 1}),
     "group_norm": ("text", {"advantage": "group_norm", "num_minibatches": 2, "loss": {"beta": 0}}),
+    "group_norm_with_kl_in_loss": ("text", {"advantage": "group_norm", "num_minibatches": 2}),
     "grpo": ("text", {"num_minibatches": 2, "loss": {"loss_type": "grpo"}}),
     "seq_mean": ("text", {"num_minibatches": 2, "loss": {"loss_type": "seq_mean"}}),
     "dr_grpo": ("text", {"num_minibatches": 2, "loss": {"loss_type": "dr_grpo"}}),
@@ -279,7 +277,7 @@ def test_each_setting(double, worlds, tmp_path, case):
 
 @pytest.mark.parametrize("in_reward", [True, False], ids=["kl_in_reward", "kl_in_loss"])
 def test_exact_engine(double, worlds, tmp_path, in_reward):
-    """What the sampler says is taken for the learner's own, whatever it says: it is not computed again."""
+    """What such a sampler says is taken for the learner's own, even where it is not: nothing computes it again."""
     compare(worlds["text"], settings(loss={"kl_in_reward": in_reward}), tmp_path, exact=True)
 
 
