@@ -66,11 +66,11 @@ def accumulate_gradients(
     Where several processes share the batch, each leaves its prompts' part; the metrics are those of the whole.
     """
     batch, weights = _share(batch, cfg, rollout_tokens, processes)
-    reference = None if cfg.loss.kl_in_reward else batch.ref_logprobs
+    reference, in_loss = batch.ref_logprobs, batch.ref_logprobs is not None and not cfg.loss.kl_in_reward
     sums: Counter[str] = Counter()
     gap = 0.0
     processes.unshard(policy.model)
-    for piece in pieces(policy, batch, cfg, grad=True, wanted=_live(batch, everything=reference is not None)):
+    for piece in pieces(policy, batch, cfg, grad=True, wanted=_live(batch, everything=in_loss)):
         logprobs, entropy = logprobs_of(policy, piece, cfg.sampling.temperature)
         sampled, advantage = piece.of(batch.sampler_logprobs), piece.of(batch.advantages)
         old = logprobs.detach() if batch.old_logprobs is None else piece.of(batch.old_logprobs)

@@ -221,7 +221,7 @@ def test_kl_in_the_reward_and_in_the_loss_train(parent, prompts, tmp_path):
         manifest, store = train(cfg, parent, prompts, tmp_path)
         rows = [json.loads(line) for line in (store.folder / "steps.jsonl").read_text().splitlines()]
         assert manifest.weights_sha256 != parent.weights_sha256
-        assert (rows[-1]["kl"] > 0) == (not in_reward)
+        assert rows[-1]["kl"] > 0  # the curve that the paper plots, wherever the KL is paid
 
 
 def test_dynamic_sampling_draws_more_and_trains_on_as_many(parent, prompts, tmp_path):
