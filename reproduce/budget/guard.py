@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lmmr1.config import TrainConfig
 from lmmr1.types import UserError
 from reproduce.budget.estimate import Estimate, Evaluation, Request, Stage, estimate, holding, needs, shards_of, work_of
 from reproduce.budget.facts import Gpu
@@ -15,12 +14,17 @@ from reproduce.plan import Plan
 from reproduce.profiles import merge
 
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("engine: vllm", {"engine": "vllm"}),
     ("gradient_checkpointing: true", {"gradient_checkpointing": True}),
+    ("vllm: {gpu_memory_utilization: 0.3}", {"vllm": {"gpu_memory_utilization": 0.3}}),
+    ("vllm: {sleep_level: 1}", {"vllm": {"sleep_level": 1}}),
     ("freeze_vision: true", {"freeze_vision": True}),
     ("lora: {r: 64}", {"lora": {"r": 64, "alpha": 128}}),
 )
-"""What makes a stage smaller, in the order in which it is tried: what changes the result least comes first."""
+"""What makes a stage smaller, after smaller budgets, which change nothing else: what changes the result least first."""
+BUDGETS = {"update": "tokens_per_micro_batch", "logprobs": "tokens_per_micro_batch", "rollout": "tokens_per_rollout"}
+"""What a phase grows with."""
+SMALLEST = 1024
+"""Tokens below which a budget is not lowered: a device has nothing to do then."""
 
 
 def local_gpus() -> list[Gpu]:
@@ -67,38 +71,60 @@ def _what(part: Stage | Evaluation) -> str:
     if isinstance(part, Evaluation):
         return f"evaluation {part.benchmark} needs {part.memory / 1e9:.0f} GB"
     d = part.memory
-    parts = {"states": d.states, "reference": d.reference, "fused copies": d.copies, "prompts": d.prompts}
-    parts |= {"rollout": d.rollout} if d.rollout > d.update else {"update": d.update}
+    if d.decides == "vllm":
+        return f"stage {part.stage} of arm {part.arm}: vLLM's weights and one answer need its share of {d.card / 1e9:.0f} GB"
+    parts = {"states": d.states, "reference": d.reference, "copies": d.copies}
+    parts |= {"gradients": d.gradients, "prompts": d.prompts} if d.decides == "update" else {}
+    parts |= {d.decides: getattr(d, d.decides), "vLLM at rest": d.resting if d.decides != "rollout" else 0}
     listed = ", ".join(f"{k} {v / 1e9:.0f}" for k, v in parts.items() if v > 5e8)
-    return f"stage {part.stage} of arm {part.arm} (memory plan {part.plan}) needs {d.total / 1e9:.0f} GB ({listed})"
+    return (
+        f"stage {part.stage} of arm {part.arm} (memory plan {part.plan}) needs {d.total / 1e9:.0f} GB in its "
+        f"{d.decides} phase ({listed})"
+    )
 
 
 def _fix(part: Stage | Evaluation, found: Estimate) -> str:
     if isinstance(part, Evaluation):
         return f"lower eval.batch_size ({found.plan.profile.eval.batch_size})"
     train = found.plan.train_config(part.arm, found.plan.seeds[0])
-    for names, changed in _smaller(train):
+    if part.memory.decides == "vllm":
+        return f"raise vllm.gpu_memory_utilization ({train['vllm']['gpu_memory_utilization']})"
+    names: list[str] = []
+    for names, changed in _smaller(train, part.memory.decides):
         if _need(changed, part, found) <= found.gpu.memory_bytes:
             return f"it fits with {', '.join(names)} under `train`"
-    tried = f" even with {', '.join(names)}" if (names := [n for n, _ in CHANGES if _known(n)]) else ""
-    return f"it does not fit{tried}: take more or larger GPUs, fewer num_prompts or shorter answers"
+    return f"it does not fit even with {', '.join(names)}: take more or larger GPUs"
 
 
-def _smaller(train: Mapping[str, Any]) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """Each change alone, then more and more of them together."""
-    usable = [(name, change) for name, change in CHANGES if _known(name)]
+def _smaller(train: Mapping[str, Any], phase: str) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """The phase's budget halved and halved again; each other change alone; then more and more of them together."""
+    budget, lowest = BUDGETS[phase], dict(train)
+    while (tokens := lowest[budget] // 2) >= SMALLEST:
+        lowest = {**lowest, budget: tokens}
+        yield [f"{budget}: {tokens}"], lowest
+    usable = [(name, change) for name, change in CHANGES if _changes(train, change)]
     for name, change in usable:
         yield [name], merge(dict(train), change)
-    together, names = dict(train), []
+    together, names = lowest, [f"{budget}: {lowest[budget]}"]
     for name, change in usable:
         together, names = merge(together, change), [*names, name]
         yield list(names), together
 
 
-def _known(change: str) -> bool:
-    return change.partition(":")[0] in TrainConfig.model_fields
+def _changes(train: Mapping[str, Any], change: Mapping[str, Any]) -> bool:
+    """Whether a change makes something smaller that these settings have."""
+    for key, value in change.items():
+        if key == "vllm":
+            now = train["vllm"]
+            return train["engine"] == "vllm" and any(now[k] > v if k != "sleep_level" else not now[k] for k, v in value.items())
+        if key == "lora" and train["advantage"] == "gae":
+            return False
+        if train[key]:
+            return False
+    return True
 
 
 def _need(train: Mapping[str, Any], part: Stage, found: Estimate) -> float:
-    held = holding(found.geometry, train, shards_of(found.plan, found.gpus))
-    return needs(found.geometry, held, work_of(train, part.lengths, found.gpus), train)[0].total
+    g, gpu = found.geometry, found.gpu
+    held = holding(g, train, shards_of(found.plan, found.gpus), gpu.memory is not None)
+    return needs(g, held, work_of(train, part.lengths, found.gpus), train, gpu.memory_bytes)[0].total
