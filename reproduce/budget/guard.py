@@ -10,21 +10,20 @@ from typing import Any
 from lmmr1.types import UserError
 from reproduce.budget.estimate import Estimate, Evaluation, Request, Stage, estimate, holding, needs, shards_of, work_of
 from reproduce.budget.facts import Gpu
+from reproduce.budget.memory import GROWS_WITH
 from reproduce.plan import Plan
 from reproduce.profiles import merge
 
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("gradient_checkpointing: true", {"gradient_checkpointing": True}),
-    ("vllm: {gpu_memory_utilization: 0.3}", {"vllm": {"gpu_memory_utilization": 0.3}}),
-    ("vllm: {sleep_level: 1}", {"vllm": {"sleep_level": 1}}),
     ("freeze_vision: true", {"freeze_vision": True}),
     ("lora: {r: 64}", {"lora": {"r": 64, "alpha": 128}}),
 )
-"""What makes a stage smaller, after smaller budgets, which change nothing else: what changes the result least first."""
-BUDGETS = {"update": "tokens_per_micro_batch", "logprobs": "tokens_per_micro_batch", "rollout": "tokens_per_rollout"}
-"""What a phase grows with."""
+"""What makes a stage smaller, after what its phase grows with: what changes the result least comes first."""
 SMALLEST = 1024
 """Tokens below which a budget is not lowered: a device has nothing to do then."""
+SHARES = (0.4, 0.3, 0.2)
+"""vLLM's, of a card."""
 
 
 def local_gpus() -> list[Gpu]:
@@ -72,7 +71,7 @@ def _what(part: Stage | Evaluation) -> str:
         return f"evaluation {part.benchmark} needs {part.memory / 1e9:.0f} GB"
     d = part.memory
     if d.decides == "vllm":
-        return f"stage {part.stage} of arm {part.arm}: vLLM's weights and one answer need its share of {d.card / 1e9:.0f} GB"
+        return f"stage {part.stage} of arm {part.arm} needs {d.card / 1e9:.0f} GB for vLLM to start in its share"
     parts = {"states": d.states, "reference": d.reference, "copies": d.copies}
     parts |= {"gradients": d.gradients, "prompts": d.prompts} if d.decides == "update" else {}
     parts |= {d.decides: getattr(d, d.decides), "vLLM at rest": d.resting if d.decides != "rollout" else 0}
@@ -88,40 +87,45 @@ def _fix(part: Stage | Evaluation, found: Estimate) -> str:
         return f"lower eval.batch_size ({found.plan.profile.eval.batch_size})"
     train = found.plan.train_config(part.arm, found.plan.seeds[0])
     if part.memory.decides == "vllm":
-        return f"raise vllm.gpu_memory_utilization ({train['vllm']['gpu_memory_utilization']})"
+        return part.memory.advice(train)
     names: list[str] = []
     for names, changed in _smaller(train, part.memory.decides):
         if _need(changed, part, found) <= found.gpu.memory_bytes:
             return f"it fits with {', '.join(names)} under `train`"
-    return f"it does not fit even with {', '.join(names)}: take more or larger GPUs"
+    tried = f" even with {', '.join(names)}" if names else ""
+    return f"it does not fit{tried}: take more or larger GPUs"
 
 
 def _smaller(train: Mapping[str, Any], phase: str) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """The phase's budget halved and halved again; each other change alone; then more and more of them together."""
-    budget, lowest = BUDGETS[phase], dict(train)
-    while (tokens := lowest[budget] // 2) >= SMALLEST:
-        lowest = {**lowest, budget: tokens}
-        yield [f"{budget}: {tokens}"], lowest
+    """What the phase grows with made less and less; each other change alone; then more and more of them together."""
+    together, names = dict(train), list[str]()
+    for name, change in _budgets(train, phase):
+        together, names = merge(dict(train), change), [name]
+        yield names, together
     usable = [(name, change) for name, change in CHANGES if _changes(train, change)]
     for name, change in usable:
         yield [name], merge(dict(train), change)
-    together, names = lowest, [f"{budget}: {lowest[budget]}"]
     for name, change in usable:
         together, names = merge(together, change), [*names, name]
         yield list(names), together
 
 
+def _budgets(train: Mapping[str, Any], phase: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if phase == "rollout" and train["engine"] == "vllm":
+        for share in SHARES:
+            if share < train["vllm"]["gpu_memory_utilization"]:
+                yield f"vllm: {{gpu_memory_utilization: {share}}}", {"vllm": {"gpu_memory_utilization": share}}
+        return
+    key = GROWS_WITH[phase]
+    tokens = train[key] // 2
+    while tokens >= SMALLEST:
+        yield f"{key}: {tokens}", {key: tokens}
+        tokens //= 2
+
+
 def _changes(train: Mapping[str, Any], change: Mapping[str, Any]) -> bool:
-    """Whether a change makes something smaller that these settings have."""
-    for key, value in change.items():
-        if key == "vllm":
-            now = train["vllm"]
-            return train["engine"] == "vllm" and any(now[k] > v if k != "sleep_level" else not now[k] for k, v in value.items())
-        if key == "lora" and train["advantage"] == "gae":
-            return False
-        if train[key]:
-            return False
-    return True
+    """Whether these settings have not been changed so, and can be."""
+    return not any(train[key] for key in change) and not ("lora" in change and train["advantage"] == "gae")
 
 
 def _need(train: Mapping[str, Any], part: Stage, found: Estimate) -> float:

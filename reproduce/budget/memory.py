@@ -30,6 +30,8 @@ LOGITS_COPIES = {True: 5, False: 3}
 """fp32 copies of a chunk of logits at the peak, with and without a backward pass: measured."""
 BLOCK_WIDTHS = 18
 """Values that a vision block keeps per patch, in its widths and beside its MLP's."""
+GROWS_WITH = {"update": "tokens_per_micro_batch", "logprobs": "tokens_per_micro_batch", "rollout": "tokens_per_rollout"}
+"""The setting of each phase; with vLLM the rollout's is its share."""
 LORA_RANK = 32
 """Of plan F where the settings name none."""
 Fits = Literal["yes", "tight", "no"]
@@ -165,7 +167,18 @@ class Demand:
     @property
     def decides(self) -> str:
         """The phase that decides; `vllm` where its share does."""
-        return max(self.phases | {"vllm": self.card}, key=(self.phases | {"vllm": self.card}).__getitem__)
+        found = self.phases | {"vllm": self.card}
+        return max(found, key=found.__getitem__)
+
+    def advice(self, train: Mapping[str, Any]) -> str:
+        """Which setting changes the phase that decides, and what it is."""
+        share = f"vllm.gpu_memory_utilization ({train['vllm']['gpu_memory_utilization']:g})"
+        if self.decides == "vllm":
+            return f"raise {share}"
+        if self.decides == "rollout" and train["engine"] == "vllm":
+            return f"lower {share}"
+        key = GROWS_WITH[self.decides]
+        return f"lower {key} ({train[key]})"
 
 
 def demand(g: Geometry, held: Holding, work: Work, train: Mapping[str, Any], have: float = 0.0) -> Demand:
