@@ -25,7 +25,6 @@ import torch
 from lmmr1.config import TrainConfig
 from lmmr1.forward import batch_logprobs
 from lmmr1.learner import Learner, build
-from lmmr1.policy import load_policy
 from lmmr1.types import Manifest, Reward, Rollout, Sample, ScoredGroup
 from lmmr1.update import update
 from reproduce.budget.geometry import read_geometry
@@ -81,7 +80,7 @@ POINTS = (
     replace(BASE, bf16=True, recompute=True),
     replace(BASE, P=2, G=2, completion=600, budget=1200),
 )
-"""All that is set is varied, from a budget of two prompts or four completions; the last has completions for which attention holds no mask."""
+"""From a budget of two prompts or four completions; the last has completions for which attention holds no mask."""
 
 
 def build_model(folder: Path, layers: int = 4, hidden: int = 128, vocab: int = 2048) -> None:

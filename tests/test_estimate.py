@@ -22,7 +22,7 @@ from reproduce.budget.estimate import WORKED, Request, estimate, needs, work_of
 from reproduce.budget.facts import Gpu, find_gpu, gpus, mfu_levels, published, workload
 from reproduce.budget.geometry import MICRO, QWEN_3B, geometry_of, read_geometry
 from reproduce.budget.hours import evaluation, method_of, training_step
-from reproduce.budget.memory import Piece, demand, holding, plans, verdict
+from reproduce.budget.memory import Piece, Prompts, demand, holding, plans, verdict
 from reproduce.budget.roofline import (
     COMPACT,
     NAIVE,
@@ -264,6 +264,34 @@ def test_activations_are_what_autograd_keeps(tiny_model, make_samples, n):
     assert found == pytest.approx(Piece(MICRO, 4, g, prefix.mask.size(1), n).kept(checkpointing=False), rel=0.1)
 
 
+@pytest.mark.parametrize(("values", "rel"), [(4, 0.2), (2, 0.05)])
+def test_vision_blocks_keep_what_autograd_keeps(values, rel):
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    from reproduce.micro.model import ModelConfig, model_config
+
+    def kept(depth):
+        model = Qwen2_5_VLForConditionalGeneration(model_config(ModelConfig(vision_depth=depth)))
+        model.to({4: torch.float32, 2: torch.bfloat16}[values])
+        old, found = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in old:
+                found[storage.data_ptr()] = storage
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            model.model.visual(torch.randn(64, 1176, dtype=model.dtype), grid_thw=torch.tensor([[1, 8, 8]]))
+        return sum(s.nbytes() for s in found.values())
+
+    prompts = [
+        Prompts(replace(MICRO, vision_depth=d), values, 1, 16, 16, True).kept(checkpointing=False) for d in (1, 3)
+    ]
+    assert prompts[1] - prompts[0] == pytest.approx(kept(3) - kept(1), rel=rel)
+
+
 def test_what_stands_there_at_rest_and_while_learning():
     """Bytes per parameter as the core holds them: bf16 with masters, fp32, sharded, adapters; a critic doubles them."""
     p, text = QWEN_3B.parameters, QWEN_3B.text_parameters
@@ -490,7 +518,11 @@ def test_guard_offers_what_fits():
     assert work_of(train, workload().stages["default"], 2).prompts == 4
     found = estimate(plan, Request(gpus=1), SMALL)
     part = found.stages[0]
-    need = {names[0]: guard._need(changed, part, found) for names, changed in guard._smaller(train, part.memory.decides) if len(names) == 1}
+    need = {
+        names[0]: guard._need(changed, part, found)
+        for names, changed in guard._smaller(train, part.memory.decides)
+        if len(names) == 1
+    }
     best = min(need, key=need.get)
     assert need[best] < part.memory.total
     room = SMALL.model_copy(update={"memory": (need[best] + 1e8) / 1e9})

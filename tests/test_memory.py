@@ -4,6 +4,7 @@ Bytes are those that torch allocates (bench/memory.py), which are the same every
 """
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def test_half_the_budget_bounds_less(peaks, model, recompute):
     points = [replace(BASE, budget=b, recompute=recompute) for b in (256, 128, 64)]
     found = [bounded(expected(p, model), peaks(p)) for p in points]
     for phase in ("logprobs", "step"):
-        for whole, half in zip(found, found[1:], strict=False):
+        for whole, half in pairwise(found):
             assert half[phase] <= 0.65 * whole[phase], (phase, found)
 
 
@@ -72,3 +73,12 @@ def test_estimate_is_near_what_is_measured(peaks, model, name):
     point = replace(BASE, **VARIED[name])
     found, said = peaks(point), of_phases(expected(point, model))
     assert said == {k: pytest.approx(v, rel=0.2) for k, v in found.items()}
+
+
+def test_constants_are_the_cores():
+    """The estimate loads no torch, so it has copies of them."""
+    from lmmr1 import loss, policy, rollout, suffix
+    from reproduce.budget import memory
+
+    assert (memory.LOGITS, memory.LONG, memory.CACHED_IMAGES) == (loss.LOGITS, suffix.LONG, policy.CACHED_IMAGES)
+    assert memory.COMPACTED == 2 - 1 / rollout.COMPACT_EVERY

@@ -213,10 +213,8 @@ def shards_of(plan: Plan, count: int) -> int:
     return count if str(kind).upper() in ("FSDP", "DEEPSPEED") else 1
 
 
-def needs(
-    g: Geometry, held: Holding, work: Work, train: Mapping[str, Any], have: float
-) -> tuple[Demand, Demand]:
-    """What a GPU of `have` bytes holds at mean lengths, and where prompts, images and answers all reach their limits."""
+def needs(g: Geometry, held: Holding, work: Work, train: Mapping[str, Any], have: float) -> tuple[Demand, Demand]:
+    """What a GPU of `have` bytes holds at mean lengths, and where prompts, images and answers reach their limits."""
     limits, cap = train["sampling"], train["max_pixels"]
     image = max(work.image_tokens, cap // IMAGE_PIXELS) if work.image_tokens and cap else work.image_tokens
     longest = replace(

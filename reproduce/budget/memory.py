@@ -28,8 +28,8 @@ BACK = 0.25
 """What a layer's backward pass holds at once, of what the layer keeps: measured."""
 LOGITS_COPIES = {True: 5, False: 3}
 """fp32 copies of a chunk of logits at the peak, with and without a backward pass: measured."""
-BLOCK_WIDTHS = 18
-"""Values that a vision block keeps per patch, in its widths and beside its MLP's."""
+BLOCK_WIDTHS = 15
+"""Values that a vision block keeps per patch, in its widths and beside its MLP's: measured in bf16 (13 in fp32)."""
 GROWS_WITH = {"update": "tokens_per_micro_batch", "logprobs": "tokens_per_micro_batch", "rollout": "tokens_per_rollout"}
 """The setting of each phase; with vLLM the rollout's is its share."""
 LORA_RANK = 32
@@ -76,8 +76,10 @@ class Holding:
     """Bytes that the policy's gradients take on one GPU, those of the fused copies too; the critic's as many."""
     reference: float
     """Bytes of a second model for the KL term."""
+    trains_vision: bool
     frozen_towers: int
-    """Networks that keep features of images."""
+    """Networks that keep features of images, the vision tower being frozen."""
+    adapters: bool
     critic: bool
     checkpointing: bool
     compute_bytes: int
@@ -115,7 +117,9 @@ def holding(g: Geometry, train: Mapping[str, Any], shards: int = 1, on_gpu: bool
         copies=networks * copied + fused,
         gradients=gradient * trainable + fused,
         reference=float(bytes_ * g.parameters) if beta > 0 and not lora else 0.0,
+        trains_vision=not frozen_vision,
         frozen_towers=(networks if frozen_vision else 0) + (1 if beta > 0 and not lora else 0),
+        adapters=bool(lora),
         critic=critic,
         checkpointing=bool(train.get("gradient_checkpointing")),
         compute_bytes=bytes_,
@@ -145,7 +149,7 @@ class Demand:
     resting: float = 0.0
     """Of vLLM while the learner works."""
     card: float = 0.0
-    """Bytes of the smallest card of which vLLM's share holds its weights and one row of the greatest length."""
+    """Bytes of the smallest card of which vLLM's share holds its weights and one row; 0 where this one will do."""
     reserve: float = RESERVE
 
     @property
@@ -188,49 +192,49 @@ def demand(g: Geometry, held: Holding, work: Work, train: Mapping[str, Any], hav
     prompts = min(math.ceil(work.prompts / train["num_minibatches"]), at_once)
     rows = min(work.generations, max(1, budget // work.completion_tokens))
     piece = Piece(g, c, rows, work.prompt_tokens, work.completion_tokens)
-    asked = Prompts(g, c, prompts, work.prompt_tokens, work.image_tokens, pixels=not train_frozen(train))
-    kept = asked.kept(held.checkpointing)
-    waiting = piece.kept(held.checkpointing) + piece.ends
-    head = 0 if train.get("lora") else 2 * c * g.head_weights  # a sum in the making, and what is added to it
-    policy = waiting + max(piece.logits(grad=True) + head, piece.going_back(held.checkpointing))
-    critic = waiting + piece.going_back(held.checkpointing)
-    through_prompts = asked.going_back(held.checkpointing)
-    update, gradients = max(policy, through_prompts), held.gradients
-    if held.critic and held.gradients + max(critic, through_prompts) > update:
-        settled = 4 * held.trainable / held.shards  # the policy's, which wait for the optimizer
-        update, gradients = max(critic, through_prompts), held.gradients + settled
+    asked = Prompts(g, c, prompts, work.prompt_tokens, work.image_tokens, held.trains_vision)
+    gradients, update = _updating(g, held, piece, asked)
     through = [_passing(g, c, part.tokens, part.inside) for part in (asked, piece)]
-    reading = max(*through, piece.logits(grad=False)) + piece.ends + asked.cache
-    vllm = train["engine"] == "vllm"
-    share = train["vllm"]["gpu_memory_utilization"] if vllm else 1.0
-    shared = work.prompts <= at_once and train["num_minibatches"] == train["dynamic_sampling_factor"] == 1
+    kept, vllm = asked.kept(held.checkpointing), train["engine"] == "vllm"
     longest = limits["max_prompt_length"] + limits["max_completion_length"]
+    share = train["vllm"]["gpu_memory_utilization"] if vllm else 1.0
+    card = (2 * g.parameters + longest * g.kv_bytes() + RESERVE) / share if vllm else 0.0
+    shared = work.prompts <= at_once and train["num_minibatches"] == train["dynamic_sampling_factor"] == 1
     return Demand(
         states=held.states,
         reference=held.reference,
         copies=held.copies + held.frozen_towers * CACHED_IMAGES * work.image_tokens * g.hidden * c,
         gradients=gradients,
         prompts=kept,
-        rollout=share * have if vllm else _sampling(g, c, work, train) + (kept if shared else asked.cache),
-        logprobs=reading,
+        rollout=share * have if vllm else _sampling(g, c, work, train) + (kept if shared else 0.0),
+        logprobs=asked.cache + piece.ends + max(*through, piece.logits(grad=False)),
         update=update,
         resting=share * have if vllm and train["vllm"]["sleep_level"] == 0 else 0.0,
-        card=(2 * g.parameters + longest * g.kv_bytes() + RESERVE) / share if vllm else 0.0,
+        card=card if card > have else 0.0,
     )
 
 
-def train_frozen(train: Mapping[str, Any]) -> bool:
-    """Whether images are computed once, without gradient."""
-    return bool(train.get("freeze_vision") or train.get("lora"))
+def _updating(g: Geometry, held: Holding, piece: Piece, asked: Prompts) -> tuple[float, float]:
+    """Gradients, and what stands beside them and the prompts' activations: of the policy or, later, of the critic."""
+    waiting, back = piece.kept(held.checkpointing) + piece.ends, piece.going_back(held.checkpointing)
+    head = 0 if held.adapters else 2 * held.compute_bytes * g.head_weights  # a sum in the making, and what is added
+    policy, critic = waiting + max(piece.logits(grad=True) + head, back), waiting + back
+    policy, critic = (max(update, asked.going_back(held.checkpointing)) for update in (policy, critic))
+    settled = 4 * held.trainable / held.shards if held.critic else 0.0  # the policy's, which wait for the optimizer
+    return max((held.gradients, policy), (held.gradients + settled, critic), key=sum)
 
 
 def _sampling(g: Geometry, c: int, work: Work, train: Mapping[str, Any]) -> float:
-    """The built-in sampler's cache, made for the greatest length of answers, and a step's logits in fp32."""
-    each = work.prompt_tokens + train["sampling"]["max_completion_length"]
-    longest = train["sampling"]["max_prompt_length"] + train["sampling"]["max_completion_length"]
-    at_once = max(1, train["tokens_per_rollout"] // (work.generations * longest))
-    rows = min(work.prompts * train["dynamic_sampling_factor"], at_once) * work.generations
-    return rows * (COMPACTED * each * g.kv_bytes(c) + (c + 12) * g.vocab)
+    """The built-in sampler: prompts' keys and values and their copies for every row, with room for the greatest length
+    of answers, and a step's logits, of which three are fp32.
+    """
+    limits, rows = train["sampling"], work.generations
+    longest = limits["max_prompt_length"] + limits["max_completion_length"]
+    prompts = min(
+        work.prompts * train["dynamic_sampling_factor"], max(1, train["tokens_per_rollout"] // rows // longest)
+    )
+    cache = COMPACTED * rows * (work.prompt_tokens + limits["max_completion_length"]) + work.prompt_tokens
+    return prompts * (cache * g.kv_bytes(c) + rows * (c + 3 * 4) * g.vocab)
 
 
 def _passing(g: Geometry, c: int, tokens: float, inside: float) -> float:
