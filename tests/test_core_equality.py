@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lmmr1.advantages import per_token
 from lmmr1.batch import collate, minibatches, rewards_of
@@ -15,6 +17,7 @@ from lmmr1.forward import batch_logprobs
 from lmmr1.loss import policy_loss, token_weights
 from lmmr1.policy import load_policy
 from lmmr1.rollout import HFEngine
+from lmmr1.suffix import TextWeights, group_hidden, rope_tables
 from lmmr1.types import Reward, ScoredGroup
 from lmmr1.update import accumulate_gradients
 
@@ -327,3 +330,58 @@ def test_ratio_is_exactly_one_before_the_first_step(tiny_model, make_samples):
     groups = scored(samples, HFEngine(policy, share_prefix=True).generate(samples, cfg.sampling, G, (0,)))
     stats = accumulate_gradients(policy, batch_of(policy, samples, groups), cfg, 100.0)
     assert stats["sampling/logp_difference"] < 1e-5 and stats["clip_ratio/region_mean"] == 0
+
+
+class Made(TorchDispatchMode):
+    """Shapes of all tensors that are made."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.shapes |= {tuple(t.shape) for t in tree_leaves(out) if isinstance(t, torch.Tensor)}
+        return out
+
+
+@pytest.fixture(scope="module")
+def grouped_model(tmp_path_factory):
+    """Two query heads per head of keys and values."""
+    from bench.memory import build_model
+
+    folder = tmp_path_factory.mktemp("grouped") / "model"
+    build_model(folder, layers=2, hidden=128, vocab=512)
+    return folder
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_long_completions_attend_as_short_ones_without_a_mask(grouped_model, make_samples, monkeypatch, recompute):
+    """A causal square for completions of LONG tokens: same states, same gradients, rows of different lengths."""
+    policy, samples = load_policy(str(grouped_model), trainable=True), make_samples(3)
+    lengths = torch.tensor([14, 3, 9, 1])
+    ids = torch.randint(32, 200, (4, 14), generator=torch.Generator().manual_seed(0))
+    real = torch.arange(14) < lengths[:, None]
+    row, results = 0, []
+    for long in (512, 1):
+        monkeypatch.setattr("lmmr1.suffix.LONG", long)
+        policy.model.zero_grad(set_to_none=True)
+        prefix, weights = policy.prefix(samples, 1000, grad=True), TextWeights.of(policy.model, grad=True)
+        assert prefix.padding(row) > 0  # and the prompt's padding is seen by neither
+        cos, sin = rope_tables(policy.model, prefix.next_position, 14)
+        with Made() as made:
+            hidden = group_hidden(
+                weights, prefix, row, ids, lengths, cos[row : row + 1], sin[row : row + 1], recompute
+            )[real]
+            (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum().backward()
+        prefix.backward()
+        weights.backward()
+        results.append((hidden.detach(), gradients(policy.model)))
+        n, whole = 13, prefix.mask.size(1) - prefix.padding(row) + 13
+        squares = {
+            s for s in made.shapes if (len(s) > 1 and s[-1] == whole and s[-2] % n == 0) or s[-2:] == (whole, whole)
+        }
+        assert bool(squares) == (long > n), squares
+    (a, of_a), (b, of_b) = results
+    assert torch.allclose(a, b, atol=1e-5)
+    assert of_a.keys() == of_b.keys() and relative(of_b, of_a) < 1e-5

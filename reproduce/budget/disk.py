@@ -43,7 +43,7 @@ def disk(plan: Plan, g: Geometry, held: Holding | None, answers: float, answer_t
     known = workload().disk
     sources = {b.source.partition(":")[2] for b in plan.benchmarks.values() if b.source.startswith("vlmevalkit")}
     unknown += [name for name in sorted(sources) if known.get(name) is None]
-    moments = held.trainable * (held.weight_bytes + 8) if held else 0.0
+    moments = 12 * held.trainable if held else 0.0  # fp32 weights and moments of what is trained
     return Disk(
         base_model=adopted,
         checkpoints=4 * g.parameters * runs,

@@ -29,6 +29,8 @@ WORKED = (
     Work(32, 16, 512, 128, 256),
 )
 """Steps whose floors are known from an independent calculation (docs/estimate.md), to check this one with."""
+IMAGE_PIXELS = 28**2
+"""Of an image per visual token: two by two patches of 14 pixels."""
 JUDGE_CALLS = {"mathverse": 2}
 """Questions to the judge about one answer, by data set (evals/judging.py); one elsewhere."""
 
@@ -177,12 +179,12 @@ def _stage(
     lengths = request.lengths(_stage_lengths(plan, arm), limit)
     work = work_of(train, lengths, count)
     drawn = train["num_prompts"] * train["dynamic_sampling_factor"]
-    held = holding(g, train, shards_of(plan, count))
+    held = holding(g, train, shards_of(plan, count), gpu.memory is not None)
     seconds = training_step(g, gpu, work, train, held)
     hours = seconds.times(train["max_steps"] * runs / HOUR)
     if taken:
         hours, seconds = Hours.measured(taken.train[arm] * runs / HOUR), _per_step(taken.train[arm], train)
-    need, most = needs(g, held, work, train)
+    need, most = needs(g, held, work, train, gpu.memory_bytes)
     rows = drawn * train["num_generations"]
     trained = train["num_prompts"] * (lengths.prompt + train["num_generations"] * lengths.completion)
     return Stage(
@@ -211,14 +213,15 @@ def shards_of(plan: Plan, count: int) -> int:
     return count if str(kind).upper() in ("FSDP", "DEEPSPEED") else 1
 
 
-def needs(g: Geometry, held: Holding, work: Work, train: Mapping[str, Any]) -> tuple[Demand, Demand]:
-    """What a GPU holds at mean lengths, and where a group's completions all reach the limit.
-
-    The built-in sampler's cache always has room for the limit, so there only the update's part differs.
-    """
-    longest = replace(work, completion_tokens=train["sampling"]["max_completion_length"])
-    mean, most = demand(g, held, work, train), demand(g, held, longest, train)
-    return (mean if train["engine"] == "vllm" else replace(mean, rollout=most.rollout)), most
+def needs(g: Geometry, held: Holding, work: Work, train: Mapping[str, Any], have: float) -> tuple[Demand, Demand]:
+    """What a GPU of `have` bytes holds at mean lengths, and where prompts, images and answers reach their limits."""
+    limits, cap = train["sampling"], train["max_pixels"]
+    image = max(work.image_tokens, cap // IMAGE_PIXELS) if work.image_tokens and cap else work.image_tokens
+    longest = replace(
+        work, prompt_tokens=limits["max_prompt_length"], completion_tokens=limits["max_completion_length"],
+        image_tokens=min(image, limits["max_prompt_length"]),
+    )  # fmt: skip
+    return demand(g, held, work, train, have), demand(g, held, longest, train, have)
 
 
 def _stage_lengths(plan: Plan, arm: str) -> Lengths:

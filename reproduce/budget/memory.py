@@ -1,10 +1,12 @@
 """What one GPU has to hold: the known plans for weights, gradients and optimizer, and what given settings need.
 
-Bytes throughout. B/p: bytes per parameter.
+Bytes throughout. B/p: bytes per parameter. A step's phases do not stand beside each other: the peak is the largest
+phase's. The formulae are held against measured peaks (bench/memory.py, tests/test_memory.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,8 +16,22 @@ from reproduce.budget.roofline import Work
 
 RESERVE = 2e9
 """CUDA context, library workspaces and fragmentation: a guess."""
-LOGITS_CHUNK = 4096
-"""Tokens whose logits are held at once (lmmr1/loss.py)."""
+LOGITS = 2**27
+"""Numbers in the logits that are held at once (lmmr1/loss.py, which would bring torch along)."""
+LONG = 512
+"""Completion tokens from which on attention holds no mask (lmmr1/suffix.py)."""
+CACHED_IMAGES = 1024
+"""Images whose features are kept while a vision tower is frozen (lmmr1/policy.py)."""
+COMPACTED = 15 / 8
+"""The sampler's cache beside the copy without its finished rows, which are an eighth of it (lmmr1/rollout.py)."""
+BACK = 0.25
+"""What a layer's backward pass holds at once, of what the layer keeps: measured."""
+LOGITS_COPIES = {True: 5, False: 3}
+"""fp32 copies of a chunk of logits at the peak, with and without a backward pass: measured."""
+BLOCK_WIDTHS = 15
+"""Values that a vision block keeps per patch, in its widths and beside its MLP's: measured in bf16 (13 in fp32)."""
+GROWS_WITH = {"update": "tokens_per_micro_batch", "logprobs": "tokens_per_micro_batch", "rollout": "tokens_per_rollout"}
+"""The setting of each phase; with vLLM the rollout's is its share."""
 LORA_RANK = 32
 """Of plan F where the settings name none."""
 Fits = Literal["yes", "tight", "no"]
@@ -51,126 +67,279 @@ class Holding:
     """How a trainer holds a model, as its settings say."""
 
     trainable: float
-    """Parameters with gradient and moments."""
-    frozen: float
-    weight_bytes: int
-    """Of a trainable weight and of its gradient, which is also the master copy."""
-    frozen_bytes: int
+    """Parameters of the policy with gradient and moments."""
+    states: float
+    """Bytes at rest on one GPU: weights and fp32 moments, of the critic too."""
+    copies: float
+    """Bytes of copies that are computed with: of sharded weights the whole, of a small model's its fused ones."""
+    gradients: float
+    """Bytes that the policy's gradients take on one GPU, those of the fused copies too; the critic's as many."""
     reference: float
     """Bytes of a second model for the KL term."""
+    trains_vision: bool
+    frozen_towers: int
+    """Networks that keep features of images, the vision tower being frozen."""
+    adapters: bool
+    critic: bool
     checkpointing: bool
+    compute_bytes: int
+    """Of an activation."""
     shards: int
-    """GPUs that share weights, gradients and moments (FSDP, ZeRO-3); 1: each holds all."""
+    """GPUs that share weights and moments (FSDP2); 1: each holds all."""
     plan: str
-    """The letter of the plan in `plans` that this is an instance of."""
-
-    @property
-    def compute_bytes(self) -> int:
-        """Of an activation: with adapters, what the frozen model has."""
-        return self.frozen_bytes if self.plan == "F" else self.weight_bytes
-
-    @property
-    def copied(self) -> int:
-        """Bytes of a fused copy, with its gradient where the copied weight is trained."""
-        return self.frozen_bytes if self.plan == "F" else 2 * self.weight_bytes
-
-    @property
-    def whole(self) -> float:
-        """Bytes of whole weights and gradients, which sharded ones become while a step computes."""
-        return 2 * self.weight_bytes * self.trainable if self.shards > 1 else 0.0
-
-    @property
-    def states(self) -> float:
-        """Bytes of weights, gradients and two fp32 moments on one GPU."""
-        trained = self.trainable * (2 * self.weight_bytes + 8)
-        return (trained + self.frozen * self.frozen_bytes) / self.shards
+    """The letter of the plan in `plans` that this comes nearest to; its gradients are fp32, 2 B/p more than there."""
 
 
-def holding(g: Geometry, train: Mapping[str, Any], shards: int = 1) -> Holding:
+def holding(g: Geometry, train: Mapping[str, Any], shards: int = 1, on_gpu: bool = True) -> Holding:
     """What this trainer holds under the settings `train` (fields of lmmr1.config.TrainConfig).
 
-    It trains in fp32 (lmmr1/policy.py: load_policy): 4 + 4 + 8 B/p, as many as bf16 with a master copy.
+    In bf16 it keeps fp32 masters: 2 + 4 + 8 B/p at rest and fp32 gradients of 4 (lmmr1/precision.py). Sharded, fp32
+    weights and moments are spread, and bf16 copies of the whole, with bf16 gradients, stand there for a step
+    (lmmr1/processes.py). Adapters are fp32 on a frozen base.
     """
-    lora, frozen_vision = train.get("lora"), bool(train.get("freeze_vision"))
-    beta = train["loss"]["beta"]
+    lora, beta, critic = train.get("lora"), train["loss"]["beta"], train["advantage"] == "gae"
+    bytes_ = 2 if (on_gpu if train.get("bf16") is None else train["bf16"]) else 4
+    frozen_vision = bool(train.get("freeze_vision") or lora)
+    trainable: float = g.text_parameters if frozen_vision else g.parameters
     if lora:
-        adapters = g.adapter_parameters(int(lora["r"]))
-        return Holding(adapters, g.parameters, 4, 2, 0.0, bool(train.get("gradient_checkpointing")), 1, "F")
-    trainable = g.text_parameters if frozen_vision else g.parameters
+        trainable = g.adapter_parameters(int(lora["r"]))
+        states, gradient, copied = 12 * trainable + bytes_ * g.parameters, 4, 0.0
+    elif shards > 1:
+        states = (8 * trainable + 4 * g.parameters) / shards
+        gradient, copied = bytes_, float(bytes_ * g.parameters)
+    else:
+        masters = 4 if bytes_ == 2 else 0
+        states, gradient, copied = (8 + masters) * trainable + bytes_ * g.parameters, 4, 0.0
+    networks, fused = (2 if critic else 1), bytes_ * g.fused_copies
     return Holding(
         trainable=trainable,
-        frozen=g.parameters - trainable,
-        weight_bytes=4,
-        frozen_bytes=4,
-        reference=(2 * g.parameters / shards) if beta > 0 else 0.0,
+        states=networks * states,
+        copies=networks * copied + fused,
+        gradients=gradient * trainable + fused,
+        reference=float(bytes_ * g.parameters) if beta > 0 and not lora else 0.0,
+        trains_vision=not frozen_vision,
+        frozen_towers=(networks if frozen_vision else 0) + (1 if beta > 0 and not lora else 0),
+        adapters=bool(lora),
+        critic=critic,
         checkpointing=bool(train.get("gradient_checkpointing")),
+        compute_bytes=bytes_,
         shards=shards,
-        plan="B" if frozen_vision else "A",
+        plan="F" if lora else "B" if frozen_vision else "A",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Bytes on one GPU at the peak, in parts; rollout and update do not stand there together."""
+    """Bytes on one GPU at the peak, in parts; `rollout`, `logprobs` and `update` do not stand there together."""
 
     states: float
     reference: float
     copies: float
-    """Fused copies of projections with their gradients (lmmr1/suffix.py), and what sharding makes whole for a step."""
+    """What is computed with beside the weights at rest, and kept features of images."""
+    gradients: float
+    """Of all that is trained, while it is updated."""
     prompts: float
-    """Activations of the prompts, kept from sampling to training."""
+    """Activations of the prompts that are computed at once, while their completions are trained on."""
     rollout: float
-    """Keys and values; with vLLM its weights too."""
+    """Keys and values, next to the prompts' activations where sampler and learner share them; with vLLM its share."""
+    logprobs: float
+    """A pass without gradient: old or reference log-probabilities, values."""
     update: float
-    """Activations of one group and a chunk of logits."""
+    """Activations of the completions that are computed at once, what goes back through them, a chunk of logits."""
+    resting: float = 0.0
+    """Of vLLM while the learner works."""
+    card: float = 0.0
+    """Bytes of the smallest card of which vLLM's share holds its weights and one row; 0 where this one will do."""
     reserve: float = RESERVE
 
     @property
-    def total(self) -> float:
-        """The peak."""
+    def phases(self) -> dict[str, float]:
+        """Peaks by phase."""
         always = self.states + self.reference + self.copies + self.reserve
-        return always + max(self.prompts + self.rollout, self.prompts + self.update)
+        learning = always + self.resting
+        return {
+            "rollout": always + self.rollout,
+            "logprobs": learning + self.logprobs,
+            "update": learning + self.gradients + self.prompts + self.update,
+        }
+
+    @property
+    def total(self) -> float:
+        """The peak, or what the card must have for vLLM to start."""
+        return max(*self.phases.values(), self.card)
+
+    @property
+    def decides(self) -> str:
+        """The phase that decides; `vllm` where its share does."""
+        found = self.phases | {"vllm": self.card}
+        return max(found, key=found.__getitem__)
+
+    def advice(self, train: Mapping[str, Any]) -> str:
+        """Which setting changes the phase that decides, and what it is."""
+        share = f"vllm.gpu_memory_utilization ({train['vllm']['gpu_memory_utilization']:g})"
+        if self.decides == "vllm":
+            return f"raise {share}"
+        if self.decides == "rollout" and train["engine"] == "vllm":
+            return f"lower {share}"
+        key = GROWS_WITH[self.decides]
+        return f"lower {key} ({train[key]})"
 
 
-def demand(g: Geometry, held: Holding, work: Work, train: Mapping[str, Any]) -> Demand:
-    """The peak of one step of `work` (of one GPU); its completion length is what is held in full."""
-    bytes_ = held.compute_bytes
-    tokens = work.generations * work.completion_tokens
-    vllm = train["engine"] == "vllm"
-    logits = 3 * 4 * min(LOGITS_CHUNK, tokens) * g.vocab
-    kept = work.prompts / (train["num_minibatches"] if vllm else 1)
+def demand(g: Geometry, held: Holding, work: Work, train: Mapping[str, Any], have: float = 0.0) -> Demand:
+    """The peak of one step of `work` (of one GPU) on a card of `have` bytes; rows all have its completion length."""
+    c, budget, limits = held.compute_bytes, train["tokens_per_micro_batch"], train["sampling"]
+    at_once = max(1, budget // limits["max_prompt_length"])
+    prompts = min(math.ceil(work.prompts / train["num_minibatches"]), at_once)
+    rows = min(work.generations, max(1, budget // work.completion_tokens))
+    piece = Piece(g, c, rows, work.prompt_tokens, work.completion_tokens)
+    asked = Prompts(g, c, prompts, work.prompt_tokens, work.image_tokens, held.trains_vision)
+    gradients, update = _updating(g, held, piece, asked)
+    through = [_passing(g, c, part.tokens, part.inside) for part in (asked, piece)]
+    kept, vllm = asked.kept(held.checkpointing), train["engine"] == "vllm"
+    longest = limits["max_prompt_length"] + limits["max_completion_length"]
+    share = train["vllm"]["gpu_memory_utilization"] if vllm else 1.0
+    card = (2 * g.parameters + longest * g.kv_bytes() + RESERVE) / share if vllm else 0.0
+    shared = work.prompts <= at_once and train["num_minibatches"] == train["dynamic_sampling_factor"] == 1
     return Demand(
         states=held.states,
         reference=held.reference,
-        copies=held.copied * g.fused_copies + held.whole,
-        prompts=kept * work.prompt_tokens * _per_token(g, held),
-        rollout=2 * g.parameters + work.generations * _row(g, work, 2) if vllm else work.rows * _row(g, work, bytes_),
-        update=tokens * _per_token(g, held) + _one_layer(g, held, tokens) + logits,
+        copies=held.copies + held.frozen_towers * CACHED_IMAGES * work.image_tokens * g.hidden * c,
+        gradients=gradients,
+        prompts=kept,
+        rollout=share * have if vllm else _sampling(g, c, work, train) + (kept if shared else 0.0),
+        logprobs=asked.cache + piece.ends + max(*through, piece.logits(grad=False)),
+        update=update,
+        resting=share * have if vllm and train["vllm"]["sleep_level"] == 0 else 0.0,
+        card=card if card > have else 0.0,
     )
 
 
-def _row(g: Geometry, work: Work, value_bytes: int) -> float:
-    """Keys and values of one row."""
-    return (work.prompt_tokens + work.completion_tokens) * g.kv_bytes(value_bytes)
+def _updating(g: Geometry, held: Holding, piece: Piece, asked: Prompts) -> tuple[float, float]:
+    """Gradients, and what stands beside them and the prompts' activations: of the policy or, later, of the critic."""
+    waiting, back = piece.kept(held.checkpointing) + piece.ends, piece.going_back(held.checkpointing)
+    head = 0 if held.adapters else 2 * held.compute_bytes * g.head_weights  # a sum in the making, and what is added
+    policy, critic = waiting + max(piece.logits(grad=True) + head, back), waiting + back
+    policy, critic = (max(update, asked.going_back(held.checkpointing)) for update in (policy, critic))
+    settled = 4 * held.trainable / held.shards if held.critic else 0.0  # the policy's, which wait for the optimizer
+    return max((held.gradients, policy), (held.gradients + settled, critic), key=sum)
 
 
-def _per_token(g: Geometry, held: Holding) -> float:
-    """Activations that wait for the backward pass, per token: all of them, or one hidden state per layer."""
-    per_layer = g.hidden if held.checkpointing else layer_values(g)
-    return g.layers * per_layer * held.compute_bytes
+def _sampling(g: Geometry, c: int, work: Work, train: Mapping[str, Any]) -> float:
+    """The built-in sampler: prompts' keys and values and their copies for every row, with room for the greatest length
+    of answers, and a step's logits, of which three are fp32.
+    """
+    limits, rows = train["sampling"], work.generations
+    longest = limits["max_prompt_length"] + limits["max_completion_length"]
+    prompts = min(
+        work.prompts * train["dynamic_sampling_factor"], max(1, train["tokens_per_rollout"] // rows // longest)
+    )
+    cache = COMPACTED * rows * (work.prompt_tokens + limits["max_completion_length"]) + work.prompt_tokens
+    return prompts * (cache * g.kv_bytes(c) + rows * (c + 3 * 4) * g.vocab)
 
 
-def _one_layer(g: Geometry, held: Holding, tokens: float) -> float:
-    """The layer that checkpointing computes again."""
-    return layer_values(g) * tokens * held.compute_bytes if held.checkpointing else 0.0
+def _passing(g: Geometry, c: int, tokens: float, inside: float) -> float:
+    """What a layer holds at once without gradient: its attention, then its MLP."""
+    mlp = tokens * c * (4 * g.intermediate + 2 * g.hidden)
+    return max(inside - mlp, mlp)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """R rows of n tokens after one prompt of T, in lmmr1/suffix.py's layers."""
+
+    g: Geometry
+    c: int
+    rows: int
+    prompt: int
+    n: int
+
+    @property
+    def tokens(self) -> int:
+        """Of the completions."""
+        return self.rows * self.n
+
+    @property
+    def inside(self) -> float:
+        """What a layer keeps for its backward pass."""
+        g, all_, wide = self.g, self.prompt + self.n, self.g.heads * self.g.head_dim
+        if self.n < LONG:
+            mask = g.heads // g.kv_heads * self.n * all_
+            attention = self.rows * (2 * g.kv_heads * g.head_dim * all_ + 2 * wide * self.n) + mask
+        else:  # queries padded to a square, keys and values repeated for every query head, what comes out
+            attention = self.rows * 4 * wide * all_
+        return self.c * (self.tokens * layer_values(g) + attention)
+
+    def kept(self, checkpointing: bool) -> float:
+        """What waits for the backward pass: all, or every layer's input."""
+        inputs = self.tokens * self.g.hidden * self.c
+        return self.g.layers * (inputs if checkpointing else self.inside)
+
+    def going_back(self, checkpointing: bool) -> float:
+        """What one layer's backward pass adds, its inside computed again or not."""
+        return BACK * self.inside + (self.inside if checkpointing else 0)
+
+    @property
+    def ends(self) -> float:
+        """Embeddings, rotations, final norm and what the head reads."""
+        return self.tokens * self.c * (5 * self.g.hidden + 2 * self.g.head_dim)
+
+    def logits(self, grad: bool) -> float:
+        """A chunk of logits with what is made of it."""
+        return LOGITS_COPIES[grad] * 4 * min(max(LOGITS, self.g.vocab), self.tokens * self.g.vocab)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """P prompts of T tokens in the Hugging Face model's layers, and their images with `pixels`."""
+
+    g: Geometry
+    c: int
+    count: int
+    length: int
+    image: int
+    pixels: bool
+
+    @property
+    def tokens(self) -> int:
+        """Of the prompts."""
+        return self.count * self.length
+
+    @property
+    def inside(self) -> float:
+        """What a text layer keeps, or a vision block where that is more."""
+        each = layer_values(self.g) + (0 if self.c == 4 else 2 * self.g.hidden)  # its norms are computed in fp32
+        mask = self.length**2 if self.count > 1 else 0  # where they are padded
+        return max(self.c * self.count * (self.length * each + mask), self._block)
+
+    @property
+    def _block(self) -> float:
+        g, patches = self.g, self.count * self.image * self.g.merged
+        return self.pixels * self.c * patches * (BLOCK_WIDTHS * g.vision_hidden + 4 * g.vision_intermediate)
+
+    @property
+    def cache(self) -> float:
+        """Keys and values of all layers."""
+        return self.tokens * self.g.kv_bytes(self.c)
+
+    def kept(self, checkpointing: bool) -> float:
+        """What waits for the backward pass, and the gradients that completions leave at keys and values."""
+        g, tokens = self.g, self.tokens
+        text = g.layers * (tokens * g.hidden * self.c if checkpointing else self.inside) + 2 * self.cache
+        patches = self.pixels * self.count * self.image * g.merged
+        block = patches * g.vision_hidden * self.c if checkpointing else self._block
+        return text + g.vision_depth * block + tokens * self.c * (4 * g.hidden + 2 * g.head_dim)
+
+    def going_back(self, checkpointing: bool) -> float:
+        """As a piece's."""
+        return BACK * self.inside + (self.inside if checkpointing else 0)
 
 
 def layer_values(g: Geometry) -> int:
-    """Values that autograd keeps per token and layer: norms and their inputs, projections before and after rotation,
-    attention's in- and output, gate, up and their product. Held against saved tensors in tests/test_estimate.py.
+    """Values that autograd keeps per token and layer beside attention's: norms and their inputs, projections before and
+    after rotation, attention's output as it is projected, gate, up and their product.
     """
     rotated = (g.heads + g.kv_heads) * g.head_dim
-    return 4 * g.hidden + 2 * rotated + g.kv_heads * g.head_dim + 3 * g.heads * g.head_dim + 4 * g.intermediate
+    return 4 * g.hidden + 2 * rotated + g.kv_heads * g.head_dim + g.heads * g.head_dim + 4 * g.intermediate
 
 
 def verdict(need: float, need_at_limits: float, have: float) -> Fits:

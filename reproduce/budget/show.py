@@ -89,6 +89,7 @@ def _totals(e: Estimate) -> dict[str, Any]:
 def _stage(s: Stage, e: Estimate) -> dict[str, Any]:
     memory = {k: v / 1e9 for k, v in asdict(s.memory).items()}
     memory |= {"total": s.memory.total / 1e9, "total_at_limits": s.memory_at_limits / 1e9}
+    memory |= {"decides": s.memory.decides}
     return {
         "arm": s.arm,
         "stage": s.stage,
@@ -189,6 +190,7 @@ def _total_lines(e: Estimate) -> Iterable[str]:
             f"{_short(wall.likely)} hours by the clock"
         )
         yield _plans_line(e)
+        yield from _memory_lines(e)
     unknown = f" and {', '.join(e.disk.unknown)} (size not known)" if e.disk.unknown else ""
     yield f"disk {e.disk.total / 1e9:.1f} GB{unknown}; judge calls {sum(v.judge_calls for v in e.evaluations):,}"
     q = e.evaluations[0].detectable
@@ -204,6 +206,15 @@ def _plans_line(e: Estimate) -> str:
     have = e.gpu.memory_bytes / 1e9
     parts = (f"{p.letter} {p.device / 1e9:.1f}{'' if p.device / 1e9 < have else ' [red]no[/]'}" for p in e.state_plans)
     return f"GB of weights, gradients, moments by plan: {', '.join(parts)}; one GPU has {have:.0f}"
+
+
+def _memory_lines(e: Estimate) -> Iterable[str]:
+    """The phase that decides in the largest stage, and what it grows with."""
+    if e.stages:
+        stage = max(e.stages, key=lambda s: s.memory.total)
+        d, train = stage.memory, e.plan.train_config(stage.arm, e.plan.seeds[0])
+        phases = ", ".join(f"{k} {v / 1e9:.0f}" for k, v in d.phases.items())
+        yield f"GB at the peak of {escape(stage.arm)}: {phases}; {d.decides} decides, {d.advice(train)}"
 
 
 def _basis_line(e: Estimate) -> str:
