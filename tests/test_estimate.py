@@ -302,7 +302,7 @@ def test_what_stands_there_at_rest_and_while_learning():
     frozen = of(freeze_vision=True)
     assert (frozen.states, frozen.gradients, frozen.plan) == (12 * text + 2 * p, 4 * text, "B")
     spread = of(8)
-    assert (spread.states, spread.copies, spread.gradients) == (12 * p / 8, 2 * p, 2 * p)
+    assert (spread.states, spread.copies, spread.gradients) == (12 * p / 8, 2 * p, 4 * p)
     assert of(8, loss={"beta": 0.1}).reference == 2 * p  # every process has all of it
     adapters = of(lora={"r": 64}, loss={"beta": 0.1})
     assert adapters.states == 12 * QWEN_3B.adapter_parameters(64) + 2 * p and adapters.reference == 0

@@ -188,6 +188,15 @@ def test_bf16_trains_fp32_masters(parent, prompts, tmp_path):
     assert logs == expected[0] and all(torch.equal(weights[n], w) for n, w in expected[1].items())
 
 
+def test_what_computes_follows_the_masters(parent, prompts):
+    learner = build(BF16, parent)
+    before = {n: p.detach().clone() for n, p in learner.policy.model.named_parameters()}
+    learner.learn(batch_for(learner, prompts, exact=False), 2, None)
+    after = dict(learner.policy.model.named_parameters())
+    assert all(torch.equal(after[n], master.bfloat16()) for n, master in learner.policy.masters.items())
+    assert sum(not torch.equal(after[n], before[n]) for n in learner.policy.masters) > len(before) / 2
+
+
 def gradients_of(cfg, parent, prompts, out=None):
     """Gradients of policy and critic for one batch, whole, by whatever processes there are."""
     processes = join()

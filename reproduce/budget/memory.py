@@ -94,7 +94,7 @@ def holding(g: Geometry, train: Mapping[str, Any], shards: int = 1, on_gpu: bool
     """What this trainer holds under the settings `train` (fields of lmmr1.config.TrainConfig).
 
     In bf16 it keeps fp32 masters: 2 + 4 + 8 B/p at rest and fp32 gradients of 4 (lmmr1/precision.py). Sharded, fp32
-    weights and moments are spread, and bf16 copies of the whole, with bf16 gradients, stand there for a step
+    weights and moments are spread, and bf16 copies of the whole, with fp32 gradients, stand there for a step
     (lmmr1/processes.py). Adapters are fp32 on a frozen base.
     """
     lora, beta, critic = train.get("lora"), train["loss"]["beta"], train["advantage"] == "gae"
@@ -106,7 +106,7 @@ def holding(g: Geometry, train: Mapping[str, Any], shards: int = 1, on_gpu: bool
         states, gradient, copied = 12 * trainable + bytes_ * g.parameters, 4, 0.0
     elif shards > 1:
         states = (8 * trainable + 4 * g.parameters) / shards
-        gradient, copied = bytes_, float(bytes_ * g.parameters)
+        gradient, copied = 4, float(bytes_ * g.parameters)
     else:
         masters = 4 if bytes_ == 2 else 0
         states, gradient, copied = (8 + masters) * trainable + bytes_ * g.parameters, 4, 0.0
