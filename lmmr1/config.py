@@ -96,8 +96,8 @@ class RewardConfig(Settings):
     """Processes that judge answers; rewards do not depend on it."""
     verifier_deadline: float = Field(5.0, gt=0)
     """Seconds that one answer may take."""
-    verifier_memory_mb: Annotated[int, Machine()] = Field(1024, ge=512)
-    """Of one worker; an answer that needs more counts as one on which the verifier failed."""
+    verifier_memory_mb: int = Field(1024, ge=512)
+    """Of one worker; an answer that needs more is one on which the verifier failed, so it can decide a reward."""
     max_verifier_failures: float = Field(0.1, ge=0, le=1)
     """Share of a step's completions on which the verifier may fail (time, memory, crash) before training stops."""
 
@@ -109,7 +109,7 @@ class LossConfig(Settings):
     importance_sampling_level: Literal["token", "sequence"] = "token"
     """`sequence`: one ratio per completion, the geometric mean of its tokens' (GSPO, 2507.18071)."""
     epsilon: float = Field(0.2, gt=0)
-    epsilon_high: float | None = None
+    epsilon_high: float | None = Field(None, gt=0)
     """Upper clip range; None means `epsilon`. With `cispo` the largest ratio itself (2506.13585), e.g. 5."""
     beta: float = Field(0.0, ge=0)
     """Weight of the KL term towards the checkpoint that the stage started from; 0 loads no reference."""
@@ -172,7 +172,7 @@ class TrainConfig(Settings):
     trainer: Literal["lmmr1", "trl"] = "lmmr1"
     """Who trains: our loop, or TRL's GRPOTrainer on the same data, rewards and settings (docs/trl.md)."""
     trl: dict[str, Any] = {}
-    """With `trainer: trl`: TRL's own options under TRL's names, e.g. {gradient_checkpointing: true}; checked before
+    """With `trainer: trl`: TRL's own options under TRL's names, e.g. {top_p: 0.9}; checked before
     anything is computed."""
     seed: int = 0
     max_steps: int = Field(60, gt=0)
@@ -256,6 +256,12 @@ class TrainConfig(Settings):
                 "loss.kl_estimator 'k1': in the loss its expected gradient is 0, so it holds nothing back; give 'k3', "
                 "or kl_in_reward: true"
             )
+        if self.loss.loss_type == "cispo" and (self.loss.epsilon_high or 0) < 1:
+            raise ValueError(
+                f"loss.epsilon_high {self.loss.epsilon_high}: with cispo the largest ratio; give at least 1, e.g. 5"
+            )
+        if self.num_generations < 2 and self.dynamic_sampling_factor > 1:
+            raise ValueError("dynamic_sampling_factor: a group of one has nothing to choose it by; give 1")
         if self.advantage == "gae" and self.lora:
             raise ValueError("lora: a critic is trained as a whole; leave lora out, or give another advantage than gae")
         if self.trl and self.trainer != "trl":

@@ -143,4 +143,5 @@ def _gathered(
     out = torch.zeros(part.completion_ids.shape)
     for piece in pieces(policy, part, cfg, grad=False):
         piece.onto(out, of(piece))
-    return torch.cat(processes.gather(out.split(batch.num_generations)))
+    # clones: a view is pickled with all that it is a view of
+    return torch.cat(processes.gather([group.clone() for group in out.split(batch.num_generations)]))

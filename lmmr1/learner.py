@@ -83,7 +83,7 @@ class Learner:
 
     def finished(self) -> Policy:
         """The policy as it is saved: with what the optimizer moved, in fp32."""
-        if self.policy.masters:
+        if self.policy.masters or self.policy.untrained:
             restore(self.policy)
         return self.policy
 
@@ -99,12 +99,9 @@ def kl_penalty(batch: Batch, cfg: TrainConfig) -> torch.Tensor | None:
 def build(cfg: TrainConfig, parent: Manifest, processes: Processes = ALONE) -> Learner:
     """The stage's networks, from the parent's weights. Raises UserError for what cannot be trained together."""
     dtype, pixels = computes_in(cfg), (cfg.min_pixels, cfg.max_pixels)
-    if cfg.lora:
-        if processes.sharded:
-            raise UserError("lora: adapters are too small to shard; launch with config/accelerate/ddp.yaml")
-        policy = load_policy(parent.weights, parent.revision, True, *pixels, dtype=dtype)
-    else:
-        policy = load_policy(parent.weights, parent.revision, True, *pixels, dtype=torch.float32)
+    if cfg.lora and processes.sharded:
+        raise UserError("lora: adapters are too small to shard; launch with config/accelerate/ddp.yaml")
+    policy = load_policy(parent.weights, parent.revision, True, *pixels, dtype=torch.float32)
     critic = load_critic(cfg, parent) if cfg.advantage == "gae" else None
     for network in (policy, critic):
         if network is None:
@@ -112,6 +109,9 @@ def build(cfg: TrainConfig, parent: Manifest, processes: Processes = ALONE) -> L
         if cfg.freeze_vision:
             network.model.model.visual.requires_grad_(False)
         if cfg.lora:
+            network.model.requires_grad_(False)
+            if dtype != torch.float32:  # the base alone: adapters are fp32
+                keep_masters(network)
             network.peft = add_adapters(network.model, cfg.lora)
         if cfg.gradient_checkpointing:
             recompute_layers(network.model)

@@ -41,7 +41,7 @@ def effective_weight(linear: Any) -> torch.Tensor:
     if not hasattr(linear, "lora_A") or linear.disable_adapters:
         return linear.weight
     (adapter,) = linear.active_adapters
-    return linear.weight + linear.get_delta_weight(adapter)
+    return (linear.weight + linear.get_delta_weight(adapter)).to(linear.weight.dtype)  # adapters are fp32 on any base
 
 
 def computing_layer(linear: Any) -> Any:

@@ -22,7 +22,7 @@ def step_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     ended = [len(r.token_ids) for r in rollouts if r.finish == "stop"]
     return {
         "reward": rewards.mean().item(),
-        "reward_std": rewards.std(1).mean().item(),
+        "reward_std": rewards.std(1, correction=min(1, rewards.size(1) - 1)).mean().item(),
         "frac_reward_zero_std": zero_variance(rewards).float().mean().item(),
         "rewards/accuracy/mean": sum(p.accuracy for p in parts) / len(parts),
         "rewards/format/mean": sum(p.format for p in parts) / len(parts),

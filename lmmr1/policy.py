@@ -49,6 +49,8 @@ class Policy:
     """False computes without them: the reference."""
     masters: dict[str, torch.nn.Parameter] = field(default_factory=dict)
     """fp32 weights that the optimizer moves in the place of the model's bf16 ones, by name (precision.py)."""
+    untrained: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The other weights of a bf16 model as they were loaded, fp32 on the CPU: they are saved as they came."""
     _shared: tuple[tuple[Any, ...], Prefix] | None = None
     _features: OrderedDict[Path, torch.Tensor] = field(default_factory=OrderedDict)
 

@@ -21,13 +21,14 @@ def computes_in(cfg: TrainConfig) -> torch.dtype:
 
 
 def keep_masters(policy: Policy) -> None:
-    """Turn an fp32 policy into a bf16 one with fp32 masters of what it trains."""
-    params = dict(policy.model.named_parameters())
-    policy.masters = {n: torch.nn.Parameter(p.detach().clone()) for n, p in params.items() if p.requires_grad}
-    for name, param in params.items():  # not model.to(): the rotary frequencies stay fp32
-        param.data = param.data.to(torch.bfloat16)
-        if name in policy.masters:
+    """Turn an fp32 policy into a bf16 one with fp32 masters of what it trains, and the rest in fp32 on the CPU."""
+    for name, param in policy.model.named_parameters():  # not model.to(): the rotary frequencies stay fp32
+        if param.requires_grad:
+            policy.masters[name] = torch.nn.Parameter(param.detach())
             param.register_post_accumulate_grad_hook(partial(_collect, policy.masters[name]))
+        else:
+            policy.untrained[name] = param.detach().cpu()
+        param.data = param.data.to(torch.bfloat16)
 
 
 def _collect(master: torch.nn.Parameter, param: torch.Tensor) -> None:
@@ -39,6 +40,10 @@ def _collect(master: torch.nn.Parameter, param: torch.Tensor) -> None:
 
 @torch.no_grad()
 def restore(policy: Policy) -> None:
-    """Put the masters into the model, which is fp32 then, for saving. It is not trained after that."""
-    for name, param in policy.model.named_parameters():
-        param.data = policy.masters[name].data if name in policy.masters else param.data.float()
+    """Make the model fp32 on the CPU, for saving: what was trained from the masters, the rest as it was loaded.
+
+    It is not trained after that.
+    """
+    kept = {name: master.data for name, master in policy.masters.items()} | policy.untrained
+    for name, param in policy.model.named_parameters():  # peft calls a layer that it wrapped base_layer
+        param.data = kept.get(name.replace(".base_layer", ""), param.data).float().cpu()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from lmmr1.types import UserError
+from lmmr1.types import TrainingError, UserError
 
 if TYPE_CHECKING:  # the verifier's workers import this module, and must start at once
     import torch
@@ -50,8 +50,17 @@ class Processes:
         return [value]
 
     def of_main(self, make: Callable[[], T]) -> T:
-        """What the one process that writes makes, for all: picklable, tensors on the CPU."""
-        return cast("T", self.collect(make() if self.main else None)[0])
+        """What the one process that writes makes, for all: picklable, tensors on the CPU. What it raises, all raise."""
+        made, error = None, None
+        if self.main:
+            try:
+                made = make()
+            except (UserError, TrainingError) as e:  # the others would wait for it
+                error = e
+        made, error = self.collect((made, error))[0]
+        if error is not None:
+            raise error
+        return cast("T", made)
 
     def gather(self, items: Sequence[T]) -> list[T]:
         """The whole list again, in order, from every process's results for its `share`."""
@@ -160,6 +169,7 @@ class FullyShardedDataParallel(DataParallel):
 
     def reduce(self, policy: Policy) -> None:
         """See Processes."""
+        import torch
         from torch.distributed.tensor import DTensor, Partial
 
         model = policy.model
@@ -174,8 +184,10 @@ class FullyShardedDataParallel(DataParallel):
         for param in [p for p in model.parameters() if p.requires_grad]:
             grad = grads.pop(0)
             if used.pop(0):
-                grad = param.new_zeros(param.shape) if grad is None else grad.to(param.dtype)
-                summed = DTensor.from_local(whole(grad), param.device_mesh, [Partial()], run_check=False)
+                # plain zeros: `param.new_zeros` is sharded, and making it whole would wait for all processes
+                zeros = torch.zeros(param.shape, dtype=param.dtype, device=param.device)
+                grad = zeros if grad is None else grad.to(param.dtype)
+                summed = DTensor.from_local(grad, param.device_mesh, [Partial()], run_check=False)
                 param.grad = summed.redistribute(placements=param.placements)
 
     def _each(self, model: Any, what: str) -> None:

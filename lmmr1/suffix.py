@@ -59,7 +59,9 @@ class TextWeights:
             return leaf
 
         def project(*linears: Any) -> Projection:
-            if text.embed_tokens.weight.size(1) >= FUSED_BELOW:
+            # fp32 adapters put into bf16 weights would be rounded away
+            mixed = any(hasattr(linear, "lora_A") and linear.weight.dtype != torch.float32 for linear in linears)
+            if mixed or text.embed_tokens.weight.size(1) >= FUSED_BELOW:
                 return Apart(tuple(computing_layer(linear) for linear in linears))
             weights = [effective_weight(linear) for linear in linears]
             biases = [linear.bias for linear in linears if linear.bias is not None]

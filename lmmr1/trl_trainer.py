@@ -196,7 +196,7 @@ class Trainer(GRPOTrainer):
         super().__init__(reward_funcs=rewards, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
-        """One rate per rollout batch; TRL's own schedules begin at 0 and end at 0."""
+        """Our schedule's rates; TRL's own schedules begin at 0 and end at 0."""
         if self.lr_scheduler is None:
             self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self.rate_share)
             self._created_lr_scheduler = True

@@ -6,7 +6,7 @@ Optional: vLLM is imported where it is used. How to install it, on GPU or CPU, i
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -119,15 +119,21 @@ class VLLMEngine:
 
     def sync(self) -> None:
         """Hand over the learner's weights, `lm_head` included: with tied embeddings vLLM would keep the old head."""
-        weights = list(merged_parameters(self.policy.model))
-        if not any(name.startswith("lm_head") for name, _ in weights):
-            weights.append(("lm_head.weight", self.policy.head.detach()))
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": self._weights()})
         # what vLLM cached under the old weights: prompts, image features, and which images it need not send again
         self.llm.reset_prefix_cache()
         self.llm.reset_mm_cache()
         self.llm.llm_engine.engine_core.reset_encoder_cache()
         self.synced = self.policy.version
+
+    def _weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """One after another: merged with adapters they would take as much again as the model."""
+        has_head = False
+        for name, weight in merged_parameters(self.policy.model):
+            has_head = has_head or name.startswith("lm_head")
+            yield name, weight
+        if not has_head:
+            yield "lm_head.weight", self.policy.head.detach()
 
 
 def _vllm() -> Any:

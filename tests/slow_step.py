@@ -92,7 +92,7 @@ def backward(policy, critic, part, rows, cfg):
             value = 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
         loss = weight * (beta * k3 - surrogate).sum()
         (loss + weight * value.sum()).backward()
-        terms = {"loss": loss, "kl": k3.sum() * (beta > 0) / here, "loss/value_avg": weight * value.sum()}
+        terms = {"loss": loss, "kl": k3.sum() * (c.beta > 0) / here, "loss/value_avg": weight * value.sum()}
         sums = {name: sums[name] + term.item() for name, term in terms.items()}
     return sums
 

@@ -81,9 +81,10 @@ def test_gradient_equals_autograd_through_pefts_forward(adapted, make_samples):
     assert stats["sampling/logp_difference"] < 1e-4  # the sampler has the adapters too
 
 
-def test_a_bf16_base_trains_fp32_adapters(tiny_model, make_samples, tmp_path, monkeypatch):
+@pytest.mark.parametrize("fused_below", [1, 1024])
+def test_a_bf16_base_trains_fp32_adapters(tiny_model, make_samples, tmp_path, monkeypatch, fused_below):
     """As on a GPU: about the gradient of an fp32 base, and what is merged at the end keeps fp32's small changes."""
-    monkeypatch.setattr("lmmr1.suffix.FUSED_BELOW", 1)
+    monkeypatch.setattr("lmmr1.suffix.FUSED_BELOW", fused_below)
     samples, found = make_samples(3, KINDS["mixed"]), []
     groups = scored(samples, rollouts_without_image_tokens(load_policy(str(tiny_model)), samples))
     for dtype in (torch.float32, torch.bfloat16):

@@ -60,7 +60,7 @@ def prompts(tmp_path_factory):
 def changed(cfg, **settings):
     values = cfg.model_dump()
     for name, value in settings.items():
-        values[name] = values[name] | value if isinstance(value, dict) else value
+        values[name] = values[name] | value if isinstance(values[name], dict) else value
     return TrainConfig.model_validate(values)
 
 
@@ -98,8 +98,8 @@ MACHINE = {
     "save_steps": 1,
     "gradient_checkpointing": True,
     "vllm": {"gpu_memory_utilization": 0.3, "sleep_level": 2},
-    "reward": {"verifier_workers": 2, "verifier_memory_mb": 2048},
-    "tokens_per_rollout": 4096,
+    "reward": {"verifier_workers": 2},
+    "tokens_per_rollout": 1048576,
 }
 
 
@@ -112,10 +112,11 @@ def test_a_run_goes_on_with_other_machine_settings_to_the_same_bytes(reference_r
     assert logs == reference_run[0] and all(torch.equal(weights[n], w) for n, w in reference_run[1].items())
 
 
-def test_another_token_budget_regroups_sums_and_no_more(reference_run, parent, prompts, tmp_path):
+@pytest.mark.parametrize("name", ["tokens_per_micro_batch", "tokens_per_rollout"])
+def test_another_token_budget_regroups_sums_and_no_more(reference_run, parent, prompts, tmp_path, name):
     """Rows of a group are computed apart, prompts one by one: the same numbers but for the order of additions."""
     stopped(CFG, parent, prompts, tmp_path)
-    manifest, store = train(changed(CFG, tokens_per_micro_batch=16), parent, prompts, tmp_path)
+    manifest, store = train(changed(CFG, **{name: 16}), parent, prompts, tmp_path)
     assert len(list(tmp_path.iterdir())) == 1, "another key"
     logs, weights = outcome(manifest, store)
     assert logs[1] == reference_run[0][1] and relative(weights, reference_run[1]) < 1e-5
@@ -186,6 +187,39 @@ def test_bf16_trains_fp32_masters(parent, prompts, tmp_path):
     stopped(cfg, parent, prompts, tmp_path / "stopped")
     logs, weights = outcome(*train(cfg, parent, prompts, tmp_path / "stopped"))
     assert logs == expected[0] and all(torch.equal(weights[n], w) for n, w in expected[1].items())
+
+
+@pytest.mark.parametrize("how", [{"freeze_vision": True}, {"lora": {"r": 4, "target_modules": ["q_proj"]}}], ids=str)
+def test_what_bf16_does_not_train_is_saved_as_it_came(parent, prompts, tmp_path, how):
+    """Not rounded: a stage's parent has fp32 weights that the stage before it moved by less than bf16 can say."""
+    if "lora" in how:
+        pytest.importorskip("peft", reason="LoRA is optional: pip install 'lmmr1[peft]'")
+    manifest, _ = train(changed(BF16, max_steps=2, **how), parent, prompts, tmp_path)
+    before, after = (load_file(Path(m.weights) / "model.safetensors") for m in (parent, manifest))
+    moved = {n for n in before if not torch.equal(before[n], after[n])}
+    assert moved and all("q_proj" in n if "lora" in how else "visual" not in n for n in moved)
+
+
+def one_without_a_gradient(cfg, parent, prompts, out=None):
+    """A step in which the first process's only group is dead, and nothing else gives it a gradient."""
+    processes = join()
+    learner = build(cfg, parent, processes)
+    samples = tuple(read_samples(prompts)[:2])
+    groups = HFEngine(build(cfg, parent).policy).generate(samples, cfg.sampling, cfg.num_generations, (0,))
+    scored = [ScoredGroup(s, rs, tuple(Reward(float(p * (i % 2)), 0, 0) for i in range(len(rs))))
+              for p, (s, rs) in enumerate(zip(samples, groups, strict=True))]  # fmt: skip
+    norm = learner.learn(learner.batch(scored, exact=True), 2, None).metrics["grad_norm"]
+    if out and processes.main:
+        out.write_text(json.dumps(norm))
+    return norm
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+def test_a_process_without_a_gradient_keeps_up_with_the_others(parent, prompts, tmp_path, how):
+    cfg = changed(CFG, num_prompts=2, num_minibatches=1, loss={"beta": 0.0})
+    expected = one_without_a_gradient(cfg, parent, prompts)
+    on(how, one_without_a_gradient, cfg, parent, prompts, tmp_path / "norm.json")
+    assert json.loads((tmp_path / "norm.json").read_text()) == pytest.approx(expected, rel=1e-5) and expected > 0
 
 
 def test_what_computes_follows_the_masters(parent, prompts):

@@ -16,7 +16,7 @@ from lmmr1.store import LOGS, Store, adopt, read_manifest, run_key
 from lmmr1.types import Sample, UserError
 
 MACHINE = {
-    "gradient_checkpointing", "reward.verifier_memory_mb", "reward.verifier_workers", "save_steps",
+    "gradient_checkpointing", "reward.verifier_workers", "save_steps",
     "tokens_per_micro_batch", "tokens_per_rollout", "vllm.gpu_memory_utilization", "vllm.sleep_level",
 }  # fmt: skip
 """What may change between two attempts of one run; said here once more, so that no mark comes or goes unseen."""

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from lmmr1.types import UserError
+from mutants.listed import read_list
 from reproduce.plan import ROOT, Plan, load_arms, load_stages
 from reproduce.recipes import load_recipe
 from tests.checkouts import project_files
@@ -91,6 +92,7 @@ KINDS = {
     "executors/*/config.yaml": execution,
     "executors/*/experiment.yaml": plan_of,
     "mkdocs.yml": site,
+    "mutants/list.yaml": read_list,
     "reproduce/budget/*.yaml": budget,
     "reproduce/arms.yaml": lambda path: load_arms(),
     "reproduce/stages.yaml": lambda path: load_stages(),
