@@ -181,7 +181,9 @@ def test_one_question_that_is_never_answered_is_unread_and_asked_again_next_time
 def test_a_server_that_answers_nothing_is_refused(impatient, server, monkeypatch):
     monkeypatch.setattr("evals.judge.PATIENCE", (1, 1))
     server.late = lambda prompt: 60.0
-    with pytest.raises(UserError, match=r"[1-9]\d+ questions in a row got no reply, even within 0\.2 s; start the server"):
+    with pytest.raises(
+        UserError, match=r"[1-9]\d+ questions in a row got no reply, even within 0\.2 s; start the server"
+    ):
         impatient.map(lambda i: impatient.ask(Question(f"q{i}", CALL), str), range(1000))
     # each question twice would be 2000; how many are on their way when the tenth has had no reply depends on the load
     assert len(server.requests) <= 500, "the other questions are not waited for"
