@@ -322,12 +322,17 @@ def load_train_config(path: Path) -> TrainConfig:
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """A YAML mapping. Raises UserError, naming the file, where it is missing or something else."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such config file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not a YAML file: {' '.join(str(e).split())}") from None
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected settings as `key: value` lines, got {type(values).__name__}")
     return values
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises UserError, naming the file, where it is missing or no YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: not a YAML file: {' '.join(str(e).split())}") from None

@@ -95,7 +95,7 @@ def value_loss(
 
     All arguments are (n,). Returns the loss (n,) and, as bool (n,), where the clip was active.
     """
-    near = old + (values - old).clamp(-cliprange_value, cliprange_value)
+    near = values.clamp(old - cliprange_value, old + cliprange_value)  # exactly `values` where nothing is clipped
     free, held = (values - returns) ** 2, (near - returns) ** 2
     return 0.5 * torch.max(free, held), (held > free).detach()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
-import yaml
 from pydantic import Field
 
-from lmmr1.config import Settings, parse_settings
+from lmmr1.config import Settings, parse_settings, read_yaml
 from lmmr1.types import UserError
 
 LIST = Path(__file__).with_name("list.yaml")
@@ -22,8 +22,8 @@ class Mutant(Settings):
     file: str
     old: str = Field(min_length=1)
     new: str
-    tests: tuple[str, ...] = Field(min_length=1)
-    """Node ids, of which at least one must fail."""
+    tests: tuple[Annotated[str, Field(pattern=r"^.+\.py::.+$")], ...] = Field(min_length=1)
+    """Node ids, of which at least one must fail; a whole file proves too little about a fault."""
     why: str
     """What would go wrong unnoticed, in one line."""
     setting: str | None = None
@@ -40,12 +40,7 @@ class Mutant(Settings):
 
 def read_list(path: Path = LIST) -> list[Mutant]:
     """Raises UserError, naming file and entry, for an unknown key, a bad value or an id that stands twice."""
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such list of mutants") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not a YAML file: {' '.join(str(e).split())}") from None
+    rows = read_yaml(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}: expected a list of entries with id, file, old, new, tests and why")
     mutants = [parse_settings(Mutant, row, f"{path}, {row.get('id', f'entry {i}')}") for i, row in enumerate(rows, 1)]

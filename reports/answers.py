@@ -16,12 +16,11 @@ import pandas as pd
 from pydantic import Field
 
 from evals.samples import SampleRow, read_samples
-from lmmr1.config import Settings, parse_settings
+from lmmr1.config import Settings, parse_settings, read_mapping
 from reports.embed import packed
 from reports.images import Thumbnail, thumbnails
 from reports.layout import Benchmark, arm_style, arm_title
 from reports.samples import clean
-from reproduce.plan import read_yaml
 
 CONFIG_FILE = Path(__file__).parent.parent / "config/report.yaml"
 
@@ -39,7 +38,7 @@ class Limits(Settings):
 
 def load_limits(path: Path = CONFIG_FILE) -> Limits:
     """Read a file of limits. Raises UserError naming the file and the key."""
-    return parse_settings(Limits, read_yaml(path), str(path))
+    return parse_settings(Limits, read_mapping(path), str(path))
 
 
 @cache

@@ -8,9 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from lmmr1.config import Settings, parse_settings
+from lmmr1.config import Settings, parse_settings, read_mapping
 from lmmr1.types import UserError
-from reproduce.plan import read_yaml
 
 RULES_FILE = Path(__file__).parent.parent / "config/verdicts.yaml"
 Comparable = Literal[
@@ -62,7 +61,7 @@ def require_margin(points: float | None) -> None:
 
 def load_rules(path: Path = RULES_FILE) -> Rules:
     """Read a rules file. Raises UserError naming the file and the key."""
-    return parse_settings(Rules, read_yaml(path), str(path))
+    return parse_settings(Rules, read_mapping(path), str(path))
 
 
 @cache

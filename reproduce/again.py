@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmmr1.config import read_mapping
 from lmmr1.exits import FAILURE
 from lmmr1.types import UserError
-from reproduce.plan import ROOT, Plan, read_yaml
+from reproduce.plan import ROOT, Plan
 
 TARGET = "reproduce_all"
 PUT_BACK = "put it there, or unpack the run again"
@@ -35,7 +36,7 @@ def report_again(results: Path, cores: str) -> None:
     Made again is every file that a rule of `_reporting` writes; nothing else may run. Raises UserError where `results`
     lies elsewhere, or lacks a file that the report is made from; SystemExit with code 1 where Snakemake fails.
     """
-    plan = Plan.load(read_yaml(results / "profile.json"))
+    plan = Plan.load(read_mapping(results / "profile.json"))
     if results.resolve() != (ROOT / plan.results()).resolve():
         raise UserError(f"{results}: expected {ROOT / plan.results()}; unpack it with --into {ROOT}")
     files = _listed(results)

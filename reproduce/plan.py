@@ -13,12 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field
 
 from evals.registry import Benchmark, load_registry
 from lmmr1 import NUMERICS
-from lmmr1.config import Settings, TrackerName, TrainConfig, parse_settings
+from lmmr1.config import Settings, TrackerName, TrainConfig, parse_settings, read_mapping
 from lmmr1.types import UserError
 from reproduce.evaluations import EvalSettings, Evaluations, Round, for_this_launch
 from reproduce.profiles import JobKind, JobResources, Machine, merge, nearest, read_extended
@@ -431,13 +430,13 @@ class Plan:
 def load_arms(root: Path = ROOT) -> dict[str, Arm]:
     """reproduce/arms.yaml, in order. Raises UserError for an unknown key or an arm that is neither kind."""
     file = root / "reproduce/arms.yaml"
-    return {k: _arm(k, v, file.relative_to(root)) for k, v in read_yaml(file).items()}
+    return {k: _arm(k, v, file.relative_to(root)) for k, v in read_mapping(file).items()}
 
 
 def load_stages(root: Path = ROOT) -> dict[str, Stage]:
     """reproduce/stages.yaml. Raises UserError for an unknown key or a bad value."""
     file = root / "reproduce/stages.yaml"
-    return {k: parse_settings(Stage, v, f"{file.relative_to(root)}, stage {k}") for k, v in read_yaml(file).items()}
+    return {k: parse_settings(Stage, v, f"{file.relative_to(root)}, stage {k}") for k, v in read_mapping(file).items()}
 
 
 def unbuilt(benchmarks: dict[str, Benchmark]) -> dict[str, str]:
@@ -487,19 +486,6 @@ def lineage(arms: dict[str, Arm], name: str) -> list[str]:
 def alternatives(names: Iterable[str]) -> str:
     """A wildcard constraint that matches exactly `names`; none matches nothing (an empty join matches everything)."""
     return "|".join(map(re.escape, names)) or "(?!)"
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping. Raises UserError, naming the file, where it is missing or something else."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not a YAML file: {' '.join(str(e).split())}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
-    return values
 
 
 def _arm(name: str, values: dict[str, Any], file: Path) -> Arm:

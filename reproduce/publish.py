@@ -16,13 +16,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from evals.records import EvalRecord, read_records
+from lmmr1.config import read_mapping
 from lmmr1.files import KINDS, are_weights
 from lmmr1.store import read_manifest
 from lmmr1.tracking import redacted
 from lmmr1.types import Manifest, UserError
 from reports.files import write_text
 from reproduce.model_card import Published, card_text
-from reproduce.plan import Plan, read_yaml
+from reproduce.plan import Plan
 
 
 def prepare(arm_folder: Path, seed: int | None, repo: str | None, out: Path | None) -> tuple[Path, Published]:
@@ -54,7 +55,7 @@ def prepare(arm_folder: Path, seed: int | None, repo: str | None, out: Path | No
 def collect(arm_folder: Path, seed: int | None, repo: str | None) -> Published:
     """What the run's own files say. Raises UserError, as `prepare`."""
     results, arm = arm_folder.parent, arm_folder.name
-    plan = Plan.load(read_yaml(results / "profile.json"))
+    plan = Plan.load(read_mapping(results / "profile.json"))
     if arm not in plan.arms or not plan.arms[arm].stage:
         raise UserError(f"{arm_folder}: not a trained arm of this run; trained are {', '.join(plan.trained)}")
     chosen = _seed(arm_folder, seed)

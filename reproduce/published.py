@@ -14,9 +14,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from evals.protocols import Role
-from lmmr1.config import Settings, parse_settings
+from lmmr1.config import Settings, parse_settings, read_mapping
 from lmmr1.types import UserError
-from reproduce.plan import load_arms, read_yaml
+from reproduce.plan import load_arms
 
 REGISTRY_FILE = Path(__file__).with_name("published.yaml")
 
@@ -317,7 +317,7 @@ def _known(name: str, known: Any, where: str) -> None:
 
 def load(path: Path = REGISTRY_FILE) -> Registry:
     """Read and check a registry. Raises UserError naming the file, the key and what is wrong."""
-    values = read_yaml(path)
+    values = read_mapping(path)
     rows = {name: arm.paper_row for name, arm in load_arms().items() if arm.paper_row}
     return parse_settings(Registry, values | {"arms": rows | values.get("arms", {})}, str(path))
 

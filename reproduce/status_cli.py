@@ -29,13 +29,14 @@ def status(
 
     Exit code 0 whatever the state; 2 where there is no such run.
     """
-    from reproduce.plan import ROOT, Plan, read_yaml
+    from lmmr1.config import read_mapping
+    from reproduce.plan import ROOT, Plan
     from reproduce.status import status_of
 
     if results is not None:
         if not (results / "profile.json").is_file():
             raise UserError(f"{results}: not a run's folder (no profile.json); give results/NAME, or --profile")
-        plan, root = Plan.load(read_yaml(results / "profile.json")), results.resolve().parents[1]
+        plan, root = Plan.load(read_mapping(results / "profile.json")), results.resolve().parents[1]
     else:
         plan, root = Plan.load({"profile": profile}), ROOT
     found = status_of(plan, root)

@@ -24,7 +24,6 @@ from lmmr1 import config, data, sokoban, store
 from lmmr1.rewards import response as answers
 from lmmr1.types import Manifest, UserError
 from reports import rules, samples
-from reproduce import plan
 
 Target = Callable[[bytes], Any]
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -134,7 +133,7 @@ OWN_ROWS = b"".join(rows.line_of(row).encode("ascii") + b"\n" for row in (ANSWER
 TARGETS: dict[str, Target] = {
     "data_rows": partial(in_file, data.read_samples, "rows.jsonl"),
     "training_config": partial(in_file, config.load_train_config, "config.yaml"),
-    "arms": partial(in_file, plan.read_yaml, "arms.yaml"),
+    "arms": partial(in_file, config.read_mapping, "arms.yaml"),
     "registry": partial(in_file, registry.load_registry, "benchmarks.yaml"),
     "verdict_rules": partial(in_file, rules.load_rules, "verdicts.yaml"),
     "samples": partial(in_file, lambda path: list(rows.read_samples(path)), "samples.jsonl"),

@@ -31,7 +31,7 @@ def test_what_cannot_train_is_refused_with_the_fix(case):
 
 @pytest.mark.parametrize("case", ALLOWED)
 def test_its_neighbours_train(case):
-    parse_settings(TrainConfig, ALLOWED[case], "stage")
+    assert parse_settings(TrainConfig, ALLOWED[case], "stage").model_dump(exclude_unset=True) == ALLOWED[case]
 
 
 def test_prompts_and_steps_of_a_rollout_batch():

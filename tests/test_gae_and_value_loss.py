@@ -94,7 +94,5 @@ def test_value_loss_equals_trls(rows, cliprange_value):
     weights = token_weights(mask, LossConfig(loss_type="bnpo"), 1, 0.0)[0].double()
     mine = (loss * weights).sum()
     assert mine.item() == pytest.approx(expected.item(), rel=1e-6, abs=1e-9)  # the weights are fp32
-    gap = ((value - returns).abs() - (value.clamp(old - cliprange_value, old + cliprange_value) - returns).abs()).abs()
-    apart = (gap > 1e-9) | (free == held)  # where rounding does not decide which error is larger
-    assert torch.allclose(torch.autograd.grad(mine, value)[0][apart], slope[apart], rtol=1e-6, atol=1e-9)
-    assert torch.equal(clipped[apart], (held > free)[apart])
+    assert torch.allclose(torch.autograd.grad(mine, value)[0], slope, rtol=1e-6, atol=1e-9)
+    assert torch.equal(clipped, held > free)

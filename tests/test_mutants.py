@@ -31,7 +31,8 @@ def test_the_list_is_long_enough():
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.id)
 def test_every_fault_fits_the_code_and_is_python(mutant):
-    ast.parse(mutated(mutant, ROOT))
+    code = ast.dump(ast.parse((ROOT / mutant.file).read_text(encoding="utf-8")))
+    assert ast.dump(ast.parse(mutated(mutant, ROOT))) != code, "a fault in words alone"
 
 
 @pytest.mark.parametrize("file", sorted({node.partition("::")[0] for m in MUTANTS for node in m.tests}))
@@ -189,13 +190,17 @@ def test_a_fault_that_does_not_fit_the_code_is_refused_before_anything_runs(toy,
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("- {id: a, file: f, old: x, new: y, tests: [t], why: w, gpus: true}", "list.yaml, a: unknown key 'gpus'"),
+        (
+            "- {id: a, file: f, old: x, new: y, tests: [t.py::t], why: w, gpus: true}",
+            "list.yaml, a: unknown key 'gpus'",
+        ),
         ("- {id: a, file: f, old: x, new: y, tests: [], why: w}", "list.yaml, a: tests: "),
-        ("- {id: a, file: f, old: '', new: y, tests: [t], why: w}", "list.yaml, a: old: "),
-        ("- &a {id: a, file: f, old: x, new: y, tests: [t], why: w}\n- *a", "id 'a' stands 2 times"),
+        ("- {id: a, file: f, old: x, new: y, tests: [t.py], why: w}", "list.yaml, a: tests.0: "),
+        ("- {id: a, file: f, old: '', new: y, tests: [t.py::t], why: w}", "list.yaml, a: old: "),
+        ("- &a {id: a, file: f, old: x, new: y, tests: [t.py::t], why: w}\n- *a", "id 'a' stands 2 times"),
         ("id: a", "expected a list of entries"),
         ("- [", "not a YAML file"),
-        (None, "no such list"),
+        (None, "no such file"),
     ],
 )
 def test_a_bad_list_is_named(tmp_path, text, words):

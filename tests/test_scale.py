@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lmmr1 import train as train_module
 from lmmr1.batch import informative
 from lmmr1.config import CriticConfig, LossConfig, RewardConfig, SamplingConfig, TrainConfig
 from lmmr1.data import read_samples
@@ -25,9 +24,9 @@ from lmmr1.update import accumulate_gradients, accumulate_value_gradients
 from reproduce.micro.build import write_prompts
 from tests.test_core_equality import relative
 from tests.test_distributed import nothing_launched_before, on
-from tests.test_training import graded
+from tests.test_training import graded_rewards, parent
 
-__all__ = ["nothing_launched_before"]  # a fixture
+__all__ = ["graded_rewards", "nothing_launched_before", "parent"]  # fixtures
 
 CFG = TrainConfig(
     max_steps=6, num_prompts=4, num_generations=4, num_minibatches=2, save_steps=2, warmup_steps=2, learning_rate=1e-3,
@@ -35,19 +34,6 @@ CFG = TrainConfig(
     sampling=SamplingConfig(max_completion_length=10, max_prompt_length=256),
 )  # fmt: skip
 GAE = CFG.model_copy(update={"advantage": "gae", "critic": CriticConfig(learning_rate=3e-3, lam=0.9, gamma=0.99)})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def graded_rewards():
-    """A random model's answers are all wrong; told apart, they train."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "score", graded)
-        yield
-
-
-@pytest.fixture(scope="module")
-def parent(tiny_model):
-    return adopt(str(tiny_model), "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -193,8 +193,11 @@ def value_head(width, seed):
     return head
 
 
-def compare(world, cfg, folder, exact=False):
-    """Run both and hold them against each other. Returns the real metrics of the first step."""
+def compared(world, cfg, folder, exact=False):
+    """Run both. Returns the largest difference of a weight's movement, and the real metrics of the first step.
+
+    All metrics are held against the slow ones here, where the step and the name can be said.
+    """
     engine = StubEngine(world, cfg, exact)
     learner, found = real(world, cfg, engine, folder)
     assert [len(drawn) for drawn in engine.batches] == [cfg.num_prompts * cfg.dynamic_sampling_factor] * cfg.max_steps
@@ -203,9 +206,8 @@ def compare(world, cfg, folder, exact=False):
         for name in theirs.keys() - (set() if cfg.advantage == "gae" else {"loss/value_avg"}):
             assert mine[name] == pytest.approx(theirs[name], rel=SAME, abs=SAME), (step, name)
     assert learner.trained.keys() == {n for n in start if not cfg.freeze_vision or "visual" not in n}
-    worst, name = max((apart(p.detach() - start[n], movement[n]), n) for n, p in learner.trained.items())
-    assert worst <= SAME, name
-    return found[0]
+    worst = max((apart(p.detach() - start[n], movement[n]), n) for n, p in learner.trained.items())
+    return worst, found[0]
 
 
 def apart(mine, theirs):
@@ -219,7 +221,8 @@ def apart(mine, theirs):
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_step(double, worlds, tmp_path, kind, advantage, in_reward):
     cfg = settings(advantage=advantage, loss={"kl_in_reward": in_reward})
-    found = compare(worlds[kind], cfg, tmp_path)
+    worst, found = compared(worlds[kind], cfg, tmp_path)
+    assert worst < (SAME, "")
     assert found["grad_norm"] > cfg.max_grad_norm and found["clip_ratio/region_mean"] > 0.05  # both are exercised
     if advantage == "gae":
         assert found["critic/grad_norm"] > cfg.max_grad_norm and found["val/clipfrac_avg"] > 0.05
@@ -272,16 +275,17 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_each_setting(double, worlds, tmp_path, case):
     kind, changes = CASES[case]
-    compare(worlds[kind], settings(**changes), tmp_path)
+    assert compared(worlds[kind], settings(**changes), tmp_path)[0] < (SAME, "")
 
 
 @pytest.mark.parametrize("in_reward", [True, False], ids=["kl_in_reward", "kl_in_loss"])
 def test_exact_engine(double, worlds, tmp_path, in_reward):
     """What such a sampler says is taken for the learner's own, even where it is not: nothing computes it again."""
-    compare(worlds["text"], settings(loss={"kl_in_reward": in_reward}), tmp_path, exact=True)
+    cfg = settings(loss={"kl_in_reward": in_reward})
+    assert compared(worlds["text"], cfg, tmp_path, exact=True)[0] < (SAME, "")
 
 
 def test_projections_apart(double, worlds, tmp_path, monkeypatch):
     """The way in which a model of the real width computes."""
     monkeypatch.setattr("lmmr1.suffix.FUSED_BELOW", 1)
-    compare(worlds["mixed"], settings(advantage="gae"), tmp_path)
+    assert compared(worlds["mixed"], settings(advantage="gae"), tmp_path)[0] < (SAME, "")
