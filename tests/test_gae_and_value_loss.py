@@ -10,7 +10,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmmr1.advantages import gae
@@ -80,6 +80,7 @@ tokens = st.lists(st.tuples(numbers, numbers, numbers, st.booleans()), min_size=
 
 
 @given(tokens, st.floats(0.01, 2))
+@example([(0.004, 1.0, 0.0, False)], 1.0)  # old + (value - old) is not the value: not clipped all the same
 def test_value_loss_equals_trls(rows, cliprange_value):
     """Loss, gradient and share of clipped tokens, averaged over the tokens that count."""
     value, old, returns = (torch.tensor(x, dtype=torch.float64) for x in list(zip(*rows, strict=True))[:3])

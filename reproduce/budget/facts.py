@@ -8,10 +8,9 @@ from statistics import mean
 from typing import Any, Literal
 
 import psutil
-import yaml
 from pydantic import Field
 
-from lmmr1.config import Settings, parse_settings, read_mapping
+from lmmr1.config import Settings, parse_settings, read_mapping, read_yaml
 from lmmr1.types import UserError
 from reproduce.budget.roofline import Roof
 from reproduce.profiles import nearest
@@ -109,7 +108,7 @@ def find_gpu(name: str) -> Gpu:
 def published() -> tuple[Utilisation, ...]:
     """What other trainers report."""
     path = HERE / "published.yaml"
-    rows: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = read_yaml(path)
     return tuple(parse_settings(Utilisation, row, f"{path}, row {i}") for i, row in enumerate(rows, 1))
 
 
