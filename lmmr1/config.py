@@ -334,5 +334,8 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror}); give a YAML file") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError, RecursionError) as e:
+        # The parser raises all of these: for a date that there is not, a number without digits, brackets without end.
         raise UserError(f"{path}: not a YAML file: {' '.join(str(e).split())}") from None

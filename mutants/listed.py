@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lmmr1.config import Settings, parse_settings, read_yaml
 from lmmr1.types import UserError
@@ -32,6 +32,13 @@ class Mutant(Settings):
     """Only profiles for GPUs use the setting like this, so that no run on a CPU would show the fault."""
     import_ok: bool = False
     """True where the fault shows as soon as the module is imported, and that is the point."""
+
+    @field_validator("file")
+    @classmethod
+    def _is_no_test(cls, file: str) -> str:
+        if Path(file).parts[0] == "tests":
+            raise ValueError("is a test, and a fault in a test would prove itself; name the code that it tests")
+        return file
 
     def part(self, of: int) -> int:
         """Which of `of` parts, from 1, this mutant belongs to: by its id alone, so that other entries move nothing."""

@@ -319,7 +319,8 @@ def load(path: Path = REGISTRY_FILE) -> Registry:
     """Read and check a registry. Raises UserError naming the file, the key and what is wrong."""
     values = read_mapping(path)
     rows = {name: arm.paper_row for name, arm in load_arms().items() if arm.paper_row}
-    return parse_settings(Registry, values | {"arms": rows | values.get("arms", {})}, str(path))
+    arms = values.get("arms", {})
+    return parse_settings(Registry, values | {"arms": rows | arms if isinstance(arms, dict) else arms}, str(path))
 
 
 @cache

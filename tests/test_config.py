@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmmr1.config import TrainConfig, parse_settings
+from lmmr1.config import TrainConfig, parse_settings, read_mapping
 from lmmr1.types import UserError
 
 REFUSED = {
@@ -37,3 +37,31 @@ def test_its_neighbours_train(case):
 def test_prompts_and_steps_of_a_rollout_batch():
     cfg = TrainConfig(num_prompts=8, num_minibatches=4, num_iterations=3, dynamic_sampling_factor=2)
     assert (cfg.optimizer_steps, cfg.prompts_drawn) == (12, 16)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 2024-99-99",
+        "a: " + "9" * 5000,
+        "a: !!bool x",
+        "[" * 5000,
+        "a: 0x_",
+        "a: !!timestamp x",
+        '"\\UFFFFFFFF"',
+        "a: [",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_whatever_the_yaml_parser_raises_is_one_line_with_the_file(tmp_path, text):
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(UserError, match="odd.yaml: not a YAML file: [^\n]*$"):
+        read_mapping(tmp_path / "odd.yaml")
+
+
+def test_what_cannot_be_read_is_said_to_be_unreadable(tmp_path):
+    for path in (tmp_path, tmp_path / ("n" * 300)):
+        with pytest.raises(UserError, match=r"cannot be read \(.*\); give a YAML file"):
+            read_mapping(path)
+    with pytest.raises(UserError, match="none.yaml: no such file"):
+        read_mapping(tmp_path / "none.yaml")

@@ -216,3 +216,9 @@ def test_command_line(tmp_path):
 def test_it_imports_no_torch():
     code = "import sys, reproduce.published_cli; print('torch' in sys.modules, 'pandas' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "False False\n"
+
+
+@pytest.mark.parametrize("arms", [[1], None])
+def test_arms_that_are_no_table_are_one_line(values, tmp_path, arms):
+    with pytest.raises(UserError, match=r"\.yaml: arms"):
+        reload(values | {"arms": arms}, tmp_path)

@@ -13,6 +13,7 @@ of the difference of both movements over the norm of the movement, tensor by ten
 """
 
 import json
+import math
 import random
 import shutil
 from contextlib import nullcontext
@@ -206,7 +207,8 @@ def compared(world, cfg, folder, exact=False):
         for name in theirs.keys() - (set() if cfg.advantage == "gae" else {"loss/value_avg"}):
             assert mine[name] == pytest.approx(theirs[name], rel=SAME, abs=SAME), (step, name)
     assert learner.trained.keys() == {n for n in start if not cfg.freeze_vision or "visual" not in n}
-    worst = max((apart(p.detach() - start[n], movement[n]), n) for n, p in learner.trained.items())
+    movements = [(apart(p.detach() - start[n], movement[n]), n) for n, p in learner.trained.items()]
+    worst = max(movements, key=lambda one: (math.isnan(one[0]), one))  # NaN is no smaller than anything
     return worst, found[0]
 
 
