@@ -166,6 +166,10 @@ def test_prompt_too_long_and_images_that_do_not_fit(tiny_model, tmp_path):
     long = Sample("long", [{"role": "user", "content": "1+" * 50}], (), "1")
     with pytest.raises(UserError, match=r"sample 'long': prompt of \d+ tokens is longer than max_prompt_length 20"):
         policy.encode([long], 20)
+    (length,) = policy.encode([long], 1000)["attention_mask"].sum(1).tolist()
+    policy.encode([long], length)  # the limit itself is allowed
+    with pytest.raises(UserError, match=rf"prompt of {length} tokens is longer than max_prompt_length {length - 1}"):
+        policy.encode_rows([long], length - 1)
     Image.new("RGB", (28, 28)).save(tmp_path / "x.png")
     extra = Sample("extra", [{"role": "user", "content": "no mark"}], (tmp_path / "x.png",), "1")
     with pytest.raises(UserError, match="sample 'extra': 1 images but 0"):

@@ -63,12 +63,30 @@ READ_WITH = {"vllm": "engine", "vllm.sleep_level": "engine", "loss.importance_sa
 """Settings that are the same everywhere, but read with another one alone."""
 
 
-def test_settings_that_are_called_the_gpus_are_set_otherwise_there():
-    """`gpu: true` is a claim about the profiles: no run of `micro` or `smoke` has the setting as one of theirs has it."""
-    on_cpus = trained_with("micro") | trained_with("smoke")
-    released = trained_with("paper", recipe="as_released")
+GROUPS = ("critic", "loss", "lora", "reward", "reward.sokoban", "sampling", "vllm")
+"""Settings that are made of others, which are in the list themselves."""
+
+
+@pytest.fixture(scope="module")
+def on_cpus():
+    return trained_with("micro") | trained_with("smoke")
+
+
+@pytest.fixture(scope="module")
+def differing(on_cpus):
+    """Names of settings that no run of `micro` or `smoke` has as one of the real scale has them."""
+    recipes = [trained_with("paper", recipe=name) for name in ("as_released", "as_printed")]
     scale = [trained_with(name) for name in ("paper", "single_gpu", "single_gpu_24gb", "cluster")]
-    differing = {name for name, _ in released.union(*scale) - on_cpus}
+    return {name for name, _ in set().union(*recipes, *scale) - on_cpus}
+
+
+def test_every_setting_of_the_real_scale_has_a_fault(differing):
+    """What only a GPU runs is proven by this list, so no such setting may be without an entry."""
+    assert differing - set(GROUPS) <= {mutant.setting for mutant in MUTANTS if mutant.gpu}
+
+
+def test_settings_that_are_called_the_gpus_are_set_otherwise_there(on_cpus, differing):
+    """`gpu: true` is a claim about the profiles: no run of `micro` or `smoke` has the setting as one of theirs has it."""
     known = {name for name, _ in on_cpus} | differing
     for mutant in MUTANTS:
         assert mutant.setting is None or mutant.setting in known, f"{mutant.id}: no setting {mutant.setting}"

@@ -126,6 +126,20 @@ def test_a_run_with_a_critic_is_resumed_to_the_same_bytes(parent, prompts, tmp_p
     assert logs == expected[0] and all(torch.equal(weights[n], w) for n, w in expected[1].items())
 
 
+def test_every_network_sees_images_within_the_same_bounds(parent, prompts):
+    """The paper's profiles bound the area from both sides; policy, reference and critic read pictures of one size."""
+    cfg = changed(GAE, min_pixels=56 * 56 * 4, max_pixels=56 * 56 * 9)
+    samples = [sample for sample in read_samples(prompts) if sample.images][:2]
+    learner = build(cfg, parent)
+    for network in (learner.policy, learner.reference, learner.critic):
+        size = network.processor.image_processor.size
+        assert (size["shortest_edge"], size["longest_edge"]) == (cfg.min_pixels, cfg.max_pixels)
+        grids = network.encode(samples, 1024)["image_grid_thw"]
+        patch = network.processor.image_processor.patch_size
+        areas = grids.prod(1) * patch**2
+        assert all(cfg.min_pixels <= area <= cfg.max_pixels for area in areas.tolist())
+
+
 def test_the_critics_learning_rate_is_its_own(parent, prompts, tmp_path):
     """Its schedule is the policy's, its peak another: with next to none it stays where it was, the policy does not."""
     learner = build(changed(GAE, critic={"learning_rate": 1e-30}), parent)

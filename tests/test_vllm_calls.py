@@ -59,6 +59,19 @@ def moved(policy):
 HANDED_OVER = ["weights", "reset prefix", "reset images", "reset encoder"]
 
 
+def test_what_vllm_is_started_with(tiny_model, monkeypatch):
+    """Its share of the card, the lengths of this run and the learner's bounds on images."""
+    policy = load_policy(str(tiny_model), min_pixels=3136, max_pixels=12544)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        options = VLLMEngine(policy, SAMPLING, VLLMConfig(gpu_memory_utilization=0.15)).llm.options
+    assert options["gpu_memory_utilization"] == 0.15
+    assert options["max_model_len"] == SAMPLING.max_prompt_length + SAMPLING.max_completion_length
+    assert options["mm_processor_kwargs"] == {"min_pixels": 3136, "max_pixels": 12544}
+    options = VLLMEngine(policy, SAMPLING, VLLMConfig()).llm.options  # on a CPU vLLM bounds itself otherwise
+    assert "gpu_memory_utilization" not in options and not options["enable_sleep_mode"]
+
+
 @pytest.mark.parametrize("stepped", [False, True])
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_sleep_and_wake_order(policy, make_samples, monkeypatch, level, stepped):
