@@ -47,16 +47,16 @@ def median(values: list[float]) -> float:
     return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
-def run_side(side: str, model: Path, setting: Setting) -> dict[str, Any]:
-    """One process. Raises RuntimeError with the end of its error output where it fails."""
+def run_side(side: str, model: Path, setting: Setting, root: Path = ROOT) -> dict[str, Any]:
+    """One process, of the checkout `root`. Raises RuntimeError with the end of its error output where it fails."""
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(root),
     }
     command = [sys.executable, "-W", "ignore", "-m", "bench.side", side, str(model), json.dumps(setting.json())]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{side}, {setting.name}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
