@@ -2,13 +2,14 @@
 
     git worktree add ../before COMMIT && python -m bench.before ../before --out bench/results/before.json
 
-Two runs of `bench.compare` on different days differ by a tenth; this does not, since both sides share their minutes.
+Two runs of `bench.compare` on different days differ by up to a sixth; here both sides share their minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,12 @@ def against(before: Path, settings: list[Setting], rounds: int, models: dict[str
     return rows
 
 
+def commit(folder: Path) -> str:
+    """What is checked out there."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main() -> None:
     """Command line; see the top of this file."""
     parser = argparse.ArgumentParser(
@@ -53,7 +60,8 @@ def main() -> None:
             build_model(path, taught_to_stop=name == "taught")
         rows = against(args.before.resolve(), MAIN, args.rounds, models, Console())
     if args.out:
-        result = {"cpu": cpu_name(), "threads": 1, "rounds": args.rounds, "results": rows}
+        commits = {"before": commit(args.before), "after": commit(ROOT)}
+        result = commits | {"cpu": cpu_name(), "threads": 1, "rounds": args.rounds, "results": rows}
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

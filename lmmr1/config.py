@@ -22,7 +22,8 @@ TrackerName = Literal["tensorboard", "wandb", "trackio"]
 class Machine:
     """Marks a setting that decides where and how fast numbers come, not which: `Annotated[int, Machine()]`.
 
-    It may change between two attempts of one run. A setting without the mark decides numbers and identifies the run.
+    It may change between two attempts of one run: sums are then grouped otherwise, which is rounding, 1e-5 in fp32. A
+    setting without the mark decides numbers and identifies the run.
     """
 
 

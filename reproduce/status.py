@@ -156,14 +156,16 @@ class _Look:
             return None
         from lmmr1.config import TrainConfig  # and torch: only where a training is unfinished
         from lmmr1.data import data_sha256, read_samples
-        from lmmr1.store import read_manifest, run_key
+        from lmmr1.store import possible_keys, read_manifest
 
         cfg = TrainConfig(**self.plan.train_config(arm, seed))
         try:
             digest = data_sha256(prompts, read_samples(prompts))
-            return self.root / "checkpoints" / run_key(cfg, read_manifest(parent).key, digest)
+            keys = possible_keys(cfg, read_manifest(parent).key, digest)
         except UserError:
             return None
+        folders = [self.root / "checkpoints" / key for key in keys]
+        return next((folder for folder in folders if folder.is_dir()), folders[0])
 
     def _expected_training(self, arm: str) -> float:
         """Seconds of a whole training: of its arm's finished ones, of any arm's, or as estimated."""

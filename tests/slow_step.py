@@ -31,15 +31,13 @@ def slow_stage(policy, reference, critic, batches, cfg, exact):
         for k in range(count):
             now = step - 1 + (k + 1) / count if cfg.lr_per_optimizer_step else step
             factor = min(1, now / cfg.warmup_steps) * (0.55 + 0.45 * math.cos(math.pi * now / cfg.max_steps))
-            first = k % cfg.num_minibatches * size
-            metrics = backward(policy, critic, rows[first : first + size], rows, cfg)
+            metrics = backward(policy, critic, rows[k % cfg.num_minibatches * size :][:size], rows, cfg)
             for prefix, net, of in (("", policy, cfg), ("critic/", critic, cfg.critic))[: 1 + gae]:
                 found = [p for p in net.parameters() if p.grad is not None]
-                norm = math.sqrt(sum(p.grad.pow(2).sum().item() for p in found))
+                norm = metrics[prefix + "grad_norm"] = math.sqrt(sum(p.grad.pow(2).sum().item() for p in found))
                 for p in found:
                     p.grad *= min(1, cfg.max_grad_norm / (norm + 1e-6))
                     moments[p] = adam(p, of.learning_rate * factor, cfg, *moments.get(p, (0, 0.0, 0.0)))
-                metrics[prefix + "grad_norm"] = norm
             stats.append(metrics | {"learning_rate": cfg.learning_rate * factor})
         logs.append({name: fmean(s[name] for s in stats) for name in stats[0]})
     return logs
@@ -88,8 +86,8 @@ def backward(policy, critic, part, rows, cfg):
         k3, value = (ref - new).exp() - (ref - new) - 1, torch.zeros(1)
         if cfg.advantage == "gae":
             values, most = critic.value_head(states(critic, row))[:, 0], cfg.critic.cliprange_value
-            near = before + (values - before).clamp(-most, most)
-            value = 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
+            near = before + (values - before).clamp(-most, most) - returns
+            value = 0.5 * torch.maximum((values - returns) ** 2, near**2)
         loss = weight * (beta * k3 - surrogate).sum()
         (loss + weight * value.sum()).backward()
         terms = {"loss": loss, "kl": k3.sum() * (c.beta > 0) / here, "loss/value_avg": weight * value.sum()}

@@ -208,6 +208,12 @@ def test_controlled_trains_all_arms_alike():
     configs = [plan.train_config(a, 0) for a in plan.trained]
     assert [c["reward"].pop("kind") for c in configs].count("sokoban") == 2
     assert all(c == configs[0] for c in configs)
+    cfg = TrainConfig(
+        **plan.train_config("fre", 0)
+    )  # what all arms have, said once more (reproduce/recipes/controlled.yaml)
+    assert (cfg.num_prompts, cfg.num_generations, cfg.num_minibatches, cfg.max_steps) == (256, 16, 16, 130)
+    assert (cfg.learning_rate, cfg.lr_scheduler_type, cfg.warmup_steps, cfg.loss.beta) == (1e-6, "cosine", 4, 1e-3)
+    assert cfg.loss.importance_sampling_cap == 2.0  # no recipe sets it: what vLLM's samples weigh at most, as TRL's
 
 
 PROMPTS = {"fre": 40_315, "fre_multi": 65_118, "mgt_only": 16_810, "two_stage": 16_810, "mgt_percereason": 65_118}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from lmmr1.config import LoraConfig, Settings, TrainConfig
 from lmmr1.data import training_data
 from lmmr1.policy import load_policy
-from lmmr1.store import LOGS, Store, adopt, read_manifest, run_key
+from lmmr1.store import LOGS, Store, adopt, possible_keys, read_manifest, run_key
 from lmmr1.types import Sample, UserError
 
 MACHINE = {
@@ -55,6 +55,18 @@ def test_the_key_covers_every_setting_but_those_of_the_machine():
     assert {"seed", "loss.beta", "sampling.temperature", "lora.r", "reward.sokoban.length_terms"} < changed.keys()
     assert {name for name, other in changed.items() if run_key(other, "parent", "data") == key} == MACHINE
     assert run_key(cfg.model_copy(update={"lora": None}), "parent", "data") != key
+
+
+def test_what_a_machine_computes_in_is_part_of_the_key(monkeypatch):
+    """`bf16` left open is fp32 on a CPU and bf16 on a GPU: one must not go on with, or stand for, the other."""
+    cfg = TrainConfig()
+    here, elsewhere = possible_keys(cfg, "parent", "data")
+    assert run_key(cfg, "parent", "data") == here
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert run_key(cfg, "parent", "data") == elsewhere != here
+    assert elsewhere == run_key(cfg.model_copy(update={"bf16": True}), "parent", "data")
+    for said in (True, False):  # then the machine has no part in it
+        assert len(set(possible_keys(cfg.model_copy(update={"bf16": said}), "parent", "data"))) == 1
 
 
 # ------------------------------------------------------------------------------------------------------ resume points

@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from lmmr1 import train as train_module
+from lmmr1.batch import collate
 from lmmr1.config import SamplingConfig, TrainConfig, VLLMConfig
+from lmmr1.forward import batch_logprobs
 from lmmr1.learner import Learner
 from lmmr1.policy import load_policy
+from lmmr1.processes import Processes
 from lmmr1.rollout import HFEngine
 from lmmr1.store import adopt
 from lmmr1.train import train
-from lmmr1.types import Reward, ScoredGroup
+from lmmr1.types import Reward, ScoredGroup, UserError
 from lmmr1.vllm_engine import VLLMEngine
 from reproduce.micro.build import write_prompts
 from tests import vllm_standin
@@ -60,16 +63,47 @@ HANDED_OVER = ["weights", "reset prefix", "reset images", "reset encoder"]
 
 
 def test_what_vllm_is_started_with(tiny_model, monkeypatch):
-    """Its share of the card, the lengths of this run and the learner's bounds on images."""
+    """Its share of the card, the lengths of this run, the learner's commit and bounds on images."""
     policy = load_policy(str(tiny_model), min_pixels=3136, max_pixels=12544)
+    policy.revision = "c" * 40
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: True)
         options = VLLMEngine(policy, SAMPLING, VLLMConfig(gpu_memory_utilization=0.15)).llm.options
     assert options["gpu_memory_utilization"] == 0.15
     assert options["max_model_len"] == SAMPLING.max_prompt_length + SAMPLING.max_completion_length
     assert options["mm_processor_kwargs"] == {"min_pixels": 3136, "max_pixels": 12544}
-    options = VLLMEngine(policy, SAMPLING, VLLMConfig()).llm.options  # on a CPU vLLM bounds itself otherwise
+    assert options["revision"] == options["tokenizer_revision"] == "c" * 40
+    assert options["logprobs_mode"] == "processed_logprobs"  # at the temperature, as the learner's
+    assert options["limit_mm_per_prompt"] == {"image": 8, "video": 0}  # a problem may have several pictures
+    long = SAMPLING.model_copy(update={"max_completion_length": policy.context})
+    options = VLLMEngine(policy, long, VLLMConfig()).llm.options  # on a CPU vLLM bounds itself otherwise
     assert "gpu_memory_utilization" not in options and not options["enable_sleep_mode"]
+    assert options["max_model_len"] == policy.context  # more is refused at the start
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_a_training_starts_vllm_as_it_was_set(policy, monkeypatch, size):
+    """The run's own share of the card, and one instance for each of several processes."""
+    cfg = CFG.model_copy(update={"vllm": VLLMConfig(gpu_memory_utilization=0.25, sleep_level=2)})
+    processes = Processes()
+    processes.size = size
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        engine = train_module.build_engine(cfg, policy, processes)
+    assert engine.llm.options["gpu_memory_utilization"] == 0.25 and engine.sleep_level == 2
+    launched = {"distributed_executor_backend": "external_launcher"} if size > 1 else {}
+    assert engine.llm.options.items() >= launched.items()
+    assert ("distributed_executor_backend" in engine.llm.options) is (size > 1)
+
+
+def test_a_prompt_that_is_too_long_is_refused_by_the_learner(policy, make_samples):
+    """vLLM's own limit is that of prompt and completion together."""
+    samples = make_samples(2)
+    short = CFG.model_copy(update={"sampling": SAMPLING.model_copy(update={"max_prompt_length": 3})})
+    groups = HFEngine(policy).generate(samples, SAMPLING, 2, (0,))
+    batch = collate(graded(samples, groups), 0)
+    with pytest.raises(UserError, match="longer than max_prompt_length 3"):
+        batch_logprobs(policy, batch, short)
 
 
 @pytest.mark.parametrize("stepped", [False, True])

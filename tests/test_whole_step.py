@@ -12,11 +12,13 @@ of the difference of both movements over the norm of the movement, tensor by ten
 1e-9 is asked for. The precision that training runs in is test_core_equality.py's business.
 """
 
+import ast
 import json
 import math
 import random
 import shutil
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +30,7 @@ from lmmr1.config import TrainConfig
 from lmmr1.hf import AutoModelForImageTextToText, AutoProcessor
 from lmmr1.store import adopt
 from lmmr1.types import Reward, Rollout, ScoredGroup
+from tests import slow_step
 from tests.slow_step import logprobs, slow_stage
 
 G, C = 3, 6
@@ -291,3 +294,12 @@ def test_projections_apart(double, worlds, tmp_path, monkeypatch):
     """The way in which a model of the real width computes."""
     monkeypatch.setattr("lmmr1.suffix.FUSED_BELOW", 1)
     assert compared(worlds["mixed"], settings(advantage="gae"), tmp_path)[0] < (SAME, "")
+
+
+def test_the_slow_version_is_short():
+    """At most 80 lines besides docstrings and blank ones: short enough to be read against the paper."""
+    text = Path(slow_step.__file__).read_text(encoding="utf-8")
+    words = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+    inside = {number for node in words for number in range(node.lineno, (node.end_lineno or 0) + 1)}
+    lines = [line for number, line in enumerate(text.splitlines(), 1) if line.strip() and number not in inside]
+    assert len(lines) <= 80
