@@ -344,6 +344,21 @@ def test_profiles_of_one_gpu_fit_with_answers_of_every_length():
         assert {s.fits for s in found.stages} == {"yes"}, profile
 
 
+@pytest.mark.parametrize("recipe", ["as_released", "as_printed"])
+def test_what_a_recipe_asks_of_a_card_is_said(recipe):
+    """The paper's own node holds every recipe's arms; one card of 80 GB none that has a critic."""
+    fits = {}
+    for profile in ("paper", "single_gpu"):
+        command = ["estimate", "--profile", profile, "--recipe", recipe, "--gpu", "h100", "--json"]
+        done = CliRunner().invoke(cli.cli, command)
+        assert done.exit_code == 0, done.output
+        fits[profile] = {stage["arm"]: stage["fits"] for stage in json.loads(done.stdout)["stages"]}
+    plan = Plan.load({"profile": "single_gpu", "recipe": recipe})
+    critic = {arm for arm in plan.trained if plan.train_config(arm, 0).get("advantage") == "gae"}
+    assert set(fits["paper"].values()) == {"yes"} and critic
+    assert {arm for arm, answer in fits["single_gpu"].items() if answer == "no"} == critic
+
+
 # ------------------------------------------------------------------------------------------------ the command
 
 
