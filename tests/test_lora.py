@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText
 
 from lmmr1.config import LoraConfig, LossConfig, RewardConfig, SamplingConfig, TrainConfig
 from lmmr1.forward import batch_logprobs
+from lmmr1.learner import build
 from lmmr1.lora import add_adapters, effective_weight, merged_parameters, save_adapters
 from lmmr1.loss import policy_loss, token_weights
 from lmmr1.policy import load_policy, recompute_layers
@@ -115,6 +116,28 @@ def test_the_reference_is_the_model_without_adapters(adapted, tiny_model, make_s
     with_adapters = batch_logprobs(adapted, batch, CFG)
     assert (with_adapters - base).abs().max() > 1e-2
     assert torch.allclose(with_adapters, batch.old_logprobs, atol=1e-4)
+
+
+def test_the_reference_of_a_run_stays_where_it_began(tiny_model, make_samples):
+    """The policy moves away from it, and the KL says so."""
+    cfg = CFG.model_copy(update={"learning_rate": 1e-2, "warmup_steps": 0, "loss": LossConfig(beta=0.04)})
+    learner, samples = build(cfg, adopt(str(tiny_model), "tiny")), make_samples(3, KINDS["mixed"])
+    groups = scored(samples, rollouts_without_image_tokens(learner.policy, samples))
+    batches, divergence = [], []
+    for step in (1, 2):
+        batches.append(learner.batch(groups, exact=True))
+        divergence.append(learner.learn(batches[-1], step, None).metrics["kl"])
+    assert torch.allclose(batches[0].ref_logprobs, batches[0].old_logprobs, atol=1e-4)
+    assert torch.allclose(batches[1].ref_logprobs, batches[0].ref_logprobs, atol=1e-6)
+    assert divergence[0] < 1e-8 and divergence[1] > 1e-4
+
+
+def test_a_run_in_bf16_has_fp32_adapters_on_a_bf16_base(tiny_model):
+    learner = build(CFG.model_copy(update={"bf16": True, "advantage": "gae"}), adopt(str(tiny_model), "tiny"))
+    for network in (learner.policy, learner.critic):
+        dtypes = {name: param.dtype for name, param in network.model.named_parameters()}
+        assert {t for n, t in dtypes.items() if ".lora_" in n} == {torch.float32}
+        assert {t for n, t in dtypes.items() if ".lora_" not in n} == {torch.bfloat16}
 
 
 def test_merged_parameters_have_the_base_models_names(adapted, tiny_model):

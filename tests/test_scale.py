@@ -5,6 +5,7 @@ On the CPU, with a model that has every part of the real one.
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from lmmr1.batch import informative
 from lmmr1.config import CriticConfig, LossConfig, RewardConfig, SamplingConfig, TrainConfig
 from lmmr1.data import read_samples
 from lmmr1.learner import Learner, build
+from lmmr1.precision import computes_in
 from lmmr1.processes import join, whole
 from lmmr1.rollout import HFEngine
-from lmmr1.store import adopt
+from lmmr1.store import Store, adopt
 from lmmr1.train import train
 from lmmr1.types import Reward, ScoredGroup
 from lmmr1.update import accumulate_gradients, accumulate_value_gradients
@@ -140,6 +142,29 @@ def test_every_network_sees_images_within_the_same_bounds(parent, prompts):
         assert all(cfg.min_pixels <= area <= cfg.max_pixels for area in areas.tolist())
 
 
+def networks(learner):
+    """What is trained: the policy, and the critic where there is one."""
+    return [network for network in (learner.policy, learner.critic) if network is not None]
+
+
+def test_every_network_is_of_the_parents_commit(parent):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    learner = build(GAE, replace(parent, revision=commit))
+    assert [network.revision for network in (*networks(learner), learner.reference)] == [commit] * 3
+
+
+def test_policy_and_critic_recompute_their_prompts(parent, prompts):
+    """The second time on the way back; completions do without the layers' own forward."""
+    learner = build(changed(GAE, num_minibatches=1, gradient_checkpointing=True), parent)
+    batch, calls = batch_for(learner, prompts), []
+    for network in networks(learner):
+        for layer in network.model.model.language_model.layers:
+            layer.mlp.register_forward_pre_hook(lambda module, *_: calls.append(module))
+    learner.learn(batch, 2, None)
+    layers = [layer for network in networks(learner) for layer in network.model.model.language_model.layers]
+    assert [calls.count(layer.mlp) for layer in layers] == [2] * len(layers)
+
+
 def test_the_critics_learning_rate_is_its_own(parent, prompts, tmp_path):
     """Its schedule is the policy's, its peak another: with next to none it stays where it was, the policy does not."""
     learner = build(changed(GAE, critic={"learning_rate": 1e-30}), parent)
@@ -167,6 +192,14 @@ def batch_for(learner, prompts, exact=True):
 
 
 BF16 = changed(CFG, bf16=True)
+BF16_GAE = changed(GAE, bf16=True)
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_without_a_setting_a_gpu_computes_in_bf16_and_a_cpu_does_not(monkeypatch, gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    found = [computes_in(changed(CFG, bf16=setting)) for setting in (None, True, False)]
+    assert found == [torch.bfloat16 if gpu else torch.float32, torch.bfloat16, torch.float32]
 
 
 def test_policy_and_reference_in_bf16_begin_at_kl_zero(parent, prompts, tmp_path):
@@ -222,13 +255,54 @@ def test_a_process_without_a_gradient_keeps_up_with_the_others(parent, prompts, 
     assert json.loads((tmp_path / "norm.json").read_text()) == pytest.approx(expected, rel=1e-5) and expected > 0
 
 
+def assert_rounded_masters(network):
+    """Every weight that computes is bf16, and those that are trained are their masters, rounded."""
+    weights = dict(network.model.named_parameters())
+    assert network.masters and all(w.dtype == torch.bfloat16 for w in weights.values())
+    assert all(torch.equal(weights[name], master.bfloat16()) for name, master in network.masters.items())
+
+
 def test_what_computes_follows_the_masters(parent, prompts):
-    learner = build(BF16, parent)
-    before = {n: p.detach().clone() for n, p in learner.policy.model.named_parameters()}
+    learner = build(BF16_GAE, parent)
+    before = [{n: p.detach().clone() for n, p in of.model.named_parameters()} for of in networks(learner)]
     learner.learn(batch_for(learner, prompts, exact=False), 2, None)
-    after = dict(learner.policy.model.named_parameters())
-    assert all(torch.equal(after[n], master.bfloat16()) for n, master in learner.policy.masters.items())
-    assert sum(not torch.equal(after[n], before[n]) for n in learner.policy.masters) > len(before) / 2
+    for network, old in zip(networks(learner), before, strict=True):
+        assert_rounded_masters(network)
+        after = dict(network.model.named_parameters())
+        assert sum(not torch.equal(after[n], old[n]) for n in network.masters) > len(old) / 2
+
+
+def test_a_resumed_learner_computes_with_what_was_saved(parent, prompts, tmp_path):
+    first, second = build(BF16_GAE, parent), build(BF16_GAE, parent)
+    store = Store(tmp_path, "run")
+    assert store.resume(first.trained, first.optimizer) == 0
+    first.learn(batch_for(first, prompts, exact=False), 2, None)
+    store.save(2, first.trained, first.optimizer)
+    assert store.resume(second.trained, second.optimizer) == 2
+    second.loaded()
+    for network, saved in zip(networks(second), networks(first), strict=True):
+        assert_rounded_masters(network)
+        assert all(torch.equal(network.masters[name], master) for name, master in saved.masters.items())
+
+
+def critic_after_a_step(cfg, parent, prompts, folder):
+    """Each process writes the critic that it has after one batch, whole."""
+    processes = join()
+    learner = build(cfg, parent, processes)
+    learner.learn(batch_for(learner, prompts), 2, None)
+    critic = {name: whole(param.detach()).clone() for name, param in learner.critic.trained.items()}
+    torch.save(critic, folder / f"{processes.index}.pt")
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+def test_two_processes_train_one_critic(parent, prompts, tmp_path, how):
+    cfg = changed(GAE, num_minibatches=1)
+    critic_after_a_step(cfg, parent, prompts, tmp_path)
+    expected = torch.load(tmp_path / "0.pt")
+    on(how, critic_after_a_step, cfg, parent, prompts, tmp_path)
+    first, second = (torch.load(tmp_path / f"{i}.pt") for i in (0, 1))
+    assert all(torch.equal(second[name], weight) for name, weight in first.items())
+    assert relative(first, expected) < 1e-5
 
 
 def gradients_of(cfg, parent, prompts, out=None):
@@ -239,7 +313,8 @@ def gradients_of(cfg, parent, prompts, out=None):
     tokens = float(batch.loss_mask.sum())
     accumulate_gradients(learner.policy, batch, cfg, tokens, processes)
     accumulate_value_gradients(learner.critic, batch, cfg, tokens, processes)
-    for network in (learner.policy, learner.critic):
+    for network in networks(learner):  # the weights are still whole
+        assert {p.dtype for p in network.model.parameters()} == {computes_in(cfg)}
         processes.reduce(network)
     # every process has to help
     found = {n: whole(p.grad).float().clone() for n, p in learner.trained.items() if p.grad is not None}
