@@ -13,9 +13,7 @@ Tokens = Optional[int]  # noqa: UP045  Typer reads it at run time
 
 def estimate(
     profile: Annotated[str, typer.Option(help="A file of config/profiles/.")] = "micro",
-    recipe: Annotated[
-        str | None, typer.Option(help="A file of reproduce/recipes/ (default: the profile's).")
-    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A file of reproduce/recipes/ (default: the profile's).")] = None,
     gpu: Annotated[Optional[str], typer.Option(help="h100, h200, a100, a100-40gb, l40s, rtx4090, cpu, ...")] = None,  # noqa: UP045
     gpus: Annotated[Tokens, typer.Option(min=1, help="How many (default: the profile's).")] = None,
     prompt_tokens: Annotated[Tokens, typer.Option(min=1, help="Mean prompt, image included.")] = None,

@@ -1,5 +1,7 @@
 """Contract: settings that cannot train are refused when they are read, and their neighbours are not."""
 
+import sys
+
 import pytest
 
 from lmmr1.config import TrainConfig, parse_settings, read_mapping
@@ -39,6 +41,15 @@ def test_prompts_and_steps_of_a_rollout_batch():
     assert (cfg.optimizer_steps, cfg.prompts_drawn) == (12, 16)
 
 
+@pytest.fixture
+def usual_digits():
+    """Python's own limit of the digits of a number: VLMEvalKit, which other tests import, lifts it for the process."""
+    digits = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
+    yield
+    sys.set_int_max_str_digits(digits)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -53,7 +64,7 @@ def test_prompts_and_steps_of_a_rollout_batch():
     ],
     ids=lambda text: text[:12],
 )
-def test_whatever_the_yaml_parser_raises_is_one_line_with_the_file(tmp_path, text):
+def test_whatever_the_yaml_parser_raises_is_one_line_with_the_file(tmp_path, text, usual_digits):
     (tmp_path / "odd.yaml").write_text(text)
     with pytest.raises(UserError, match="odd.yaml: not a YAML file: [^\n]*$"):
         read_mapping(tmp_path / "odd.yaml")

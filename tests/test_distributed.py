@@ -83,7 +83,14 @@ def on(how, function, *arguments):
         function(*arguments)
         return
     with patch_environment(**ENVIRONMENTS[how]):
-        debug_launcher(function, arguments, 2)
+        debug_launcher(_forked, (function, *arguments), 2)
+
+
+def _forked(function, *arguments):
+    """What a fork makes of torch's threads is mended by the first call; several threads at once, as those that load a
+    checkpoint, fall over it ("Invalid thread pool"). Started processes, as `accelerate launch` has them, do not."""
+    torch.set_num_threads(1)
+    function(*arguments)
 
 
 def outcome(root):
