@@ -262,3 +262,13 @@ def test_what_this_core_does_not_do_is_said():
 def test_alone_is_one_process_without_accelerate():
     assert join() is ALONE and ALONE.main
     assert ALONE.share("abc") == ALONE.gather("abc") == list("abc")
+
+
+def test_a_training_with_more_processes_than_prompts_of_a_step_is_refused(parent, prompts, tmp_path, monkeypatch):
+    """The prompts of one optimizer step are shared, not those of the rollout batch: asked before anything is read."""
+    processes = Processes()
+    processes.size = 2
+    monkeypatch.setattr(train_module, "join", lambda: processes)
+    cfg = CFG.model_copy(update={"num_prompts": 4, "num_minibatches": 4})
+    with pytest.raises(UserError, match="2 processes but 1 prompts per optimizer step"):
+        train_module.train(cfg, parent, prompts / "missing.jsonl", tmp_path)
