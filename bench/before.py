@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from bench.common import Setting, build_model
-from bench.compare import MAIN, ROOT, cpu_name, median, run_side
+from bench.common import Setting
+from bench.compare import MAIN, ROOT, built_models, cpu_name, median, model_of, run_side
 
 
 def against(before: Path, settings: list[Setting], rounds: int, models: dict[str, Path], console: Console) -> Any:
     """One row per setting: median seconds of a step on both sides, and the ratio, also by round."""
     rows = []
     for setting in settings:
-        model = models["random" if setting.mode == "forced" and not setting.side else "taught"]
+        model = model_of(setting, models)
         pairs = [[run_side("core", model, setting, root) for root in (before, ROOT)] for _ in range(rounds)]
         old, new = (median([s for run in side for s in run["seconds"]]) for side in zip(*pairs, strict=True))
         by_round = sorted(median(b["seconds"]) / median(a["seconds"]) for b, a in pairs)
@@ -55,10 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        models = {name: Path(folder) / name for name in ("random", "taught")}
-        for name, path in models.items():
-            build_model(path, taught_to_stop=name == "taught")
-        rows = against(args.before.resolve(), MAIN, args.rounds, models, Console())
+        rows = against(args.before.resolve(), MAIN, args.rounds, built_models(Path(folder)), Console())
     if args.out:
         commits = {"before": commit(args.before), "after": commit(ROOT)}
         result = commits | {"cpu": cpu_name(), "threads": 1, "rounds": args.rounds, "results": rows}

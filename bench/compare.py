@@ -62,12 +62,24 @@ def run_side(side: str, model: Path, setting: Setting, root: Path = ROOT) -> dic
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def built_models(folder: Path) -> dict[str, Path]:
+    """The models of the benchmark, made in `folder`."""
+    models = {name: folder / name for name in ("random", "taught")}
+    for name, path in models.items():
+        build_model(path, taught_to_stop=name == "taught")
+    return models
+
+
+def model_of(setting: Setting, models: dict[str, Path]) -> Path:
+    """A random model samples image marks, with which TRL's full rows fail, so images take the taught model too."""
+    return models["random" if setting.mode == "forced" and not setting.side else "taught"]
+
+
 def compare(settings: list[Setting], rounds: int, models: dict[str, Path], console: Console) -> list[dict[str, Any]]:
     """One row per setting: medians over all rounds' steps, ratio, phases, memory; sides alternate round by round."""
     rows = []
     for setting in settings:
-        # a random model samples image marks, with which TRL's full rows fail, so images take the taught model too
-        model = models["random" if setting.mode == "forced" and not setting.side else "taught"]
+        model = model_of(setting, models)
         runs: dict[str, list[dict[str, Any]]] = {"trl": [], "core": []}
         for _ in range(rounds):
             for side, done in runs.items():
@@ -199,9 +211,7 @@ def main() -> None:
     if not args.skip_gate:
         subprocess.run([sys.executable, "-m", "pytest", "-q", "tests/test_trl_parity.py"], cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory() as folder:
-        models = {name: Path(folder) / name for name in ("random", "taught")}
-        for name, path in models.items():
-            build_model(path, taught_to_stop=name == "taught")
+        models = built_models(Path(folder))
         groups = {"quick": QUICK} if args.quick else CURVES if args.curves else {"main": MAIN}
         rate = matmul_rate()
         results = {name: compare(settings, args.rounds, models, console) for name, settings in groups.items()}

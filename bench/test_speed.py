@@ -5,25 +5,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.common import Setting, build_model
-from bench.compare import run_side
+from bench.common import Setting
+from bench.compare import built_models, model_of, run_side
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("bench")
-    for name in ("random", "taught"):
-        build_model(folder / name, taught_to_stop=name == "taught")
-    return {name: folder / name for name in ("random", "taught")}
+    return built_models(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.mark.parametrize(("side", "least"), [(0, 1.5), (112, 1.5)], ids=["text", "image"])
 def test_a_step_is_faster_than_trl(models, side, least, benchmark):
     """Ratio of medians on a small point, sides interleaved; the target at full size is in docs/performance.md."""
     setting = Setting("forced", side, G=4, P=4, C=16, steps=4)
-    model = models["taught" if side else "random"]
+    model = model_of(setting, models)
     runs = {"trl": [], "core": []}
 
     def one_round() -> None:

@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from lmmr1.config import TrainConfig
@@ -90,6 +91,14 @@ def test_every_state(run):
     record.parent.mkdir(parents=True)
     record.write_text("[]")
     assert job(plan, root, "fre", 0, "micro_chain").state == "finished"
+
+
+def test_a_login_node_without_a_gpu_sees_the_runs_of_nodes_with_one(run, monkeypatch):
+    plan, root = run
+    with monkeypatch.context() as patch:
+        patch.setattr("lmmr1.store.computes_in", lambda cfg: torch.bfloat16)
+        steps(checkpoint(plan, root), [9.0, 2.0], age=5)
+    assert (job(plan, root, "fre", 0).state, job(plan, root, "fre", 0).step) == ("running", 2)
 
 
 def test_what_is_left_comes_from_finished_jobs(run):

@@ -20,6 +20,7 @@ from lmmr1.store import Store, adopt, read_parent, run_key, sha256_file, sha256_
 from lmmr1.train import train
 from lmmr1.types import TrainingError, UserError
 from reproduce.micro.build import write_prompts
+from reproduce.trace import Run
 
 CFG = TrainConfig(
     max_steps=10, num_prompts=4, num_generations=4, save_steps=2, warmup_steps=2, learning_rate=1e-3, seed=3,
@@ -136,6 +137,22 @@ def test_a_finished_run_is_found_again(whole, parent, prompts, monkeypatch):
     monkeypatch.setattr(train_module, "build", lambda *a: pytest.fail("trained again"))
     manifest, _ = train(CFG, parent, prompts, whole[1].folder.parent)
     assert manifest == whole[0]
+
+
+def test_a_gpus_run_is_traced_on_a_cpu(parent, prompts, tmp_path, monkeypatch):
+    """Its key says bf16 although its settings leave that to the machine; other settings do not hash to it."""
+    with monkeypatch.context() as patch:
+        patch.setattr("lmmr1.store.computes_in", lambda cfg: torch.bfloat16)  # the key alone: there is no GPU here
+        manifest, _ = train(CFG.model_copy(update={"max_steps": 1}), parent, prompts, tmp_path / "checkpoints")
+
+    def settings_of(arm, manifest):
+        write_manifest(tmp_path / f"results/x/{arm}/0/manifest.json", manifest)
+        run = Run(tmp_path, tmp_path / "results/x")
+        return next(link for link in run.checkpoint(arm, "0").walk() if link.what == "settings")
+
+    assert settings_of("gpu", manifest).state == "verified"
+    other = dataclasses.replace(manifest, config=manifest.config | {"seed": manifest.config["seed"] + 1})
+    assert settings_of("other", other).state == "unknown"
 
 
 def test_a_damaged_checkpoint_is_named_not_used(parent, prompts, tmp_path):
