@@ -2,14 +2,13 @@
 
     git worktree add ../before COMMIT && python -m bench.before ../before --out bench/results/before.json
 
-Two runs of `bench.compare` on different days differ by up to a sixth; here both sides share their minutes.
+Two runs of `bench.compare` on different days differ by up to 17 %; here both sides share their minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,15 @@ import torch
 from rich.console import Console
 
 from bench.common import Setting
-from bench.compare import MAIN, ROOT, built_models, cpu_name, median, model_of, run_side
+from bench.compare import MAIN, ROOT, built_models, cpu_name, kind_of, median, run_side
+from lmmr1.store import code_version
 
 
 def against(before: Path, settings: list[Setting], rounds: int, models: dict[str, Path], console: Console) -> Any:
     """One row per setting: median seconds of a step on both sides, and the ratio, also by round."""
     rows = []
     for setting in settings:
-        model = model_of(setting, models)
+        model = models[kind_of(setting)]
         pairs = [[run_side("core", model, setting, root) for root in (before, ROOT)] for _ in range(rounds)]
         old, new = (median([s for run in side for s in run["seconds"]]) for side in zip(*pairs, strict=True))
         by_round = sorted(median(b["seconds"]) / median(a["seconds"]) for b, a in pairs)
@@ -38,12 +38,6 @@ def against(before: Path, settings: list[Setting], rounds: int, models: dict[str
     return rows
 
 
-def commit(folder: Path) -> str:
-    """What is checked out there."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def main() -> None:
     """Command line; see the top of this file."""
     parser = argparse.ArgumentParser(
@@ -53,11 +47,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, help="JSON file")
     args = parser.parse_args()
+    commits = {"before": code_version(args.before), "after": code_version(ROOT)}  # of now, not of when it ends
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        rows = against(args.before.resolve(), MAIN, args.rounds, built_models(Path(folder)), Console())
+        rows = against(args.before.resolve(), MAIN, args.rounds, built_models(Path(folder), MAIN), Console())
     if args.out:
-        commits = {"before": commit(args.before), "after": commit(ROOT)}
         result = commits | {"cpu": cpu_name(), "threads": 1, "rounds": args.rounds, "results": rows}
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

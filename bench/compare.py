@@ -17,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,24 +64,24 @@ def run_side(side: str, model: Path, setting: Setting, root: Path = ROOT) -> dic
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def built_models(folder: Path) -> dict[str, Path]:
-    """The models of the benchmark, made in `folder`."""
-    models = {name: folder / name for name in ("random", "taught")}
+def built_models(folder: Path, settings: Iterable[Setting]) -> dict[str, Path]:
+    """The models that `settings` take, made in `folder`."""
+    models = {name: folder / name for name in {kind_of(setting) for setting in settings}}
     for name, path in models.items():
         build_model(path, taught_to_stop=name == "taught")
     return models
 
 
-def model_of(setting: Setting, models: dict[str, Path]) -> Path:
+def kind_of(setting: Setting) -> str:
     """A random model samples image marks, with which TRL's full rows fail, so images take the taught model too."""
-    return models["random" if setting.mode == "forced" and not setting.side else "taught"]
+    return "random" if setting.mode == "forced" and not setting.side else "taught"
 
 
 def compare(settings: list[Setting], rounds: int, models: dict[str, Path], console: Console) -> list[dict[str, Any]]:
     """One row per setting: medians over all rounds' steps, ratio, phases, memory; sides alternate round by round."""
     rows = []
     for setting in settings:
-        model = model_of(setting, models)
+        model = models[kind_of(setting)]
         runs: dict[str, list[dict[str, Any]]] = {"trl": [], "core": []}
         for _ in range(rounds):
             for side, done in runs.items():
@@ -211,8 +213,8 @@ def main() -> None:
     if not args.skip_gate:
         subprocess.run([sys.executable, "-m", "pytest", "-q", "tests/test_trl_parity.py"], cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory() as folder:
-        models = built_models(Path(folder))
         groups = {"quick": QUICK} if args.quick else CURVES if args.curves else {"main": MAIN}
+        models = built_models(Path(folder), chain.from_iterable(groups.values()))
         rate = matmul_rate()
         results = {name: compare(settings, args.rounds, models, console) for name, settings in groups.items()}
     show(results, rate, console)

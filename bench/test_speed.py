@@ -6,21 +6,21 @@ import pytest
 import torch
 
 from bench.common import Setting
-from bench.compare import built_models, model_of, run_side
+from bench.compare import QUICK, built_models, kind_of, run_side
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
-    return built_models(tmp_path_factory.mktemp("bench"))
+    return built_models(tmp_path_factory.mktemp("bench"), QUICK)
 
 
 @pytest.mark.parametrize(("side", "least"), [(0, 1.5), (112, 1.5)], ids=["text", "image"])
 def test_a_step_is_faster_than_trl(models, side, least, benchmark):
     """Ratio of medians on a small point, sides interleaved; the target at full size is in docs/performance.md."""
     setting = Setting("forced", side, G=4, P=4, C=16, steps=4)
-    model = model_of(setting, models)
+    model = models[kind_of(setting)]
     runs = {"trl": [], "core": []}
 
     def one_round() -> None:

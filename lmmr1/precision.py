@@ -14,10 +14,23 @@ from lmmr1.config import TrainConfig
 from lmmr1.policy import Policy
 
 
+def settled(cfg: TrainConfig) -> TrainConfig:
+    """The settings of a run with what they leave to the machine said, so that they name it: `bf16` on a GPU.
+
+    A run that a CPU began in fp32 is then not what a GPU goes on with. TRL's trainer has a setting of its own.
+    """
+    chosen = cfg.bf16 is None and cfg.trainer == "lmmr1" and computes_in(cfg) == torch.bfloat16
+    return cfg.model_copy(update={"bf16": True}) if chosen else cfg
+
+
 def computes_in(cfg: TrainConfig) -> torch.dtype:
     """The dtype of policy, reference and critic alike, so that what they differ by is what they learned."""
-    bf16 = torch.cuda.is_available() if cfg.bf16 is None else cfg.bf16
-    return torch.bfloat16 if bf16 else torch.float32
+    return torch.bfloat16 if (has_gpu() if cfg.bf16 is None else cfg.bf16) else torch.float32
+
+
+def has_gpu() -> bool:
+    """What decides where nothing is said."""
+    return torch.cuda.is_available()
 
 
 def keep_masters(policy: Policy) -> None:

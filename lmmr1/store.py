@@ -30,7 +30,6 @@ from lmmr1.files import seal, seal_folder, sha256_file, sha256_weights, verify, 
 from lmmr1.hub_commits import is_hub_id, resolve, snapshot, split_revision
 from lmmr1.lora import save_adapters
 from lmmr1.policy import Policy, load_processor
-from lmmr1.precision import computes_in
 from lmmr1.processes import ALONE, Processes, as_sharded, whole
 from lmmr1.types import Manifest, TrainingData, TrainingError, UserError
 
@@ -39,21 +38,10 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW keeps per parameter; `step` differs between parameters where a step left some without gradient."""
 
 
-def run_key(cfg: TrainConfig, parent_key: str, data_sha256: str, dtype: torch.dtype | None = None) -> str:
-    """16 hex digits that name a run by everything that decides its numbers, and by nothing else.
-
-    Where the settings leave what is computed in to the machine, it is `dtype`, else this machine's: a run that a CPU
-    began in fp32 is not what a GPU goes on with in bf16.
-    """
-    chosen = {"bf16": True} if cfg.bf16 is None and (dtype or computes_in(cfg)) == torch.bfloat16 else {}
-    config = cfg.deciding() | chosen
-    facts = {"config": config, "parent": parent_key, "data": data_sha256, "numerics": NUMERICS}
+def run_key(cfg: TrainConfig, parent_key: str, data_sha256: str) -> str:
+    """16 hex digits that name a run by everything that decides its numbers, and by nothing else."""
+    facts = {"config": cfg.deciding(), "parent": parent_key, "data": data_sha256, "numerics": NUMERICS}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def possible_keys(cfg: TrainConfig, parent_key: str, data_sha256: str) -> list[str]:
-    """The keys that a run may have, whatever machine it ran on."""
-    return [run_key(cfg, parent_key, data_sha256, dtype) for dtype in (torch.float32, torch.bfloat16)]
 
 
 def write_json(path: Path, value: Any, sealed: bool = False) -> None:
@@ -117,9 +105,8 @@ def _manifest(key: str, weights: str, digest: str, parent: str | None, config: d
     return Manifest(key, weights, digest, parent, config, None, NUMERICS, code_version(), versions, device)
 
 
-def code_version() -> str:
-    """The git commit of this source tree, with `-dirty` where tracked files changed; `unknown` outside a checkout."""
-    here = Path(__file__).parent
+def code_version(here: Path = Path(__file__).parent) -> str:
+    """The git commit of a source tree, with `-dirty` where tracked files changed; `unknown` outside a checkout."""
     commands = ["git rev-parse --short=12 HEAD", "git status --porcelain --untracked-files=no"]
     try:
         commit, changes = (

@@ -28,6 +28,7 @@ from lmmr1.learner import build
 from lmmr1.lock import owned
 from lmmr1.metrics import completion_rows, step_metrics, timings
 from lmmr1.policy import Policy
+from lmmr1.precision import settled
 from lmmr1.processes import ALONE, Processes, join, require_prompts
 from lmmr1.rewards import score, verifier_pool
 from lmmr1.rollout import Engine, HFEngine
@@ -45,6 +46,7 @@ def train(
     Raises UserError for bad input before any compute is spent, TrainingError where numbers stop being finite.
     """
     require_installed(report_to.names)
+    cfg = settled(cfg)
     processes = ALONE if cfg.trainer == "trl" else join()
     require_prompts(processes, cfg.num_prompts // cfg.num_minibatches)
     samples, data = processes.of_main(lambda: _checked(prompts))

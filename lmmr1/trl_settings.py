@@ -163,7 +163,7 @@ def check_names(options: dict[str, Any], known: set[str]) -> None:
 
 
 def defaults() -> dict[str, Any]:
-    """Options that `trl:` may change: fp32 as our own loop."""
+    """Options that `trl:` may change: fp32, on a GPU too."""
     import torch
 
     return {

@@ -156,16 +156,16 @@ class _Look:
             return None
         from lmmr1.config import TrainConfig  # and torch: only where a training is unfinished
         from lmmr1.data import data_sha256, read_samples
-        from lmmr1.store import possible_keys, read_manifest
+        from lmmr1.store import read_manifest, run_key
 
         cfg = TrainConfig(**self.plan.train_config(arm, seed))
+        on_a_gpu = [cfg.model_copy(update={"bf16": True})] if cfg.bf16 is None else []  # this may be a login node
         try:
-            digest = data_sha256(prompts, read_samples(prompts))
-            keys = possible_keys(cfg, read_manifest(parent).key, digest)
+            digest, key = data_sha256(prompts, read_samples(prompts)), read_manifest(parent).key
         except UserError:
             return None
-        folders = [self.root / "checkpoints" / key for key in keys]
-        return next((folder for folder in folders if folder.is_dir()), folders[0])
+        folders = [self.root / "checkpoints" / run_key(c, key, digest) for c in (cfg, *on_a_gpu)]
+        return max(folders, key=_last_step)
 
     def _expected_training(self, arm: str) -> float:
         """Seconds of a whole training: of its arm's finished ones, of any arm's, or as estimated."""
@@ -183,6 +183,12 @@ class _Look:
     def _budget(self) -> Estimate:
         self._estimate = self._estimate or estimate(self.plan, Request())
         return self._estimate
+
+
+def _last_step(folder: Path) -> float:
+    """When a training wrote its last line; 0 where there is none."""
+    file = folder / "timings.jsonl"
+    return file.stat().st_mtime if file.is_file() else 0.0
 
 
 def _progress(folder: Path) -> tuple[int, float | None, Any]:

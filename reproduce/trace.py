@@ -26,7 +26,7 @@ from lmmr1.config import TrainConfig, parse_settings
 from lmmr1.data import data_sha256, read_samples
 from lmmr1.files import are_weights, sha256_file, sha256_weights
 from lmmr1.hub_commits import cached_snapshot
-from lmmr1.store import possible_keys, read_manifest
+from lmmr1.store import read_manifest, run_key
 from lmmr1.types import Manifest, UserError
 from reports.cells import headline, load_cells, read_table, summarise
 from reports.layout import BASELINE, columns, parse_benchmarks
@@ -200,10 +200,10 @@ class Run:
             cfg = parse_settings(TrainConfig, manifest.config, f"settings of {manifest.key}")
         except UserError as e:
             return Link("settings", manifest.key, "unknown", f"written by another version: {e}")
-        keys = possible_keys(cfg, str(manifest.parent), str(manifest.data_sha256))
+        key = run_key(cfg, str(manifest.parent), str(manifest.data_sha256))
         found = "settings, parent and data hash to the key"
-        if manifest.key not in keys:
-            return Link("settings", manifest.key, "unknown", f"hash to {keys[0]} under this version of the code")
+        if key != manifest.key:
+            return Link("settings", manifest.key, "unknown", f"hash to {key} under this version of the code")
         return Link("settings", manifest.key, "verified", f"{found}; seed {cfg.seed}, {cfg.max_steps} steps")
 
     def _data(self, manifest: Manifest) -> Link:

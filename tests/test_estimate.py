@@ -353,6 +353,10 @@ def test_what_a_recipe_asks_of_a_card_is_said(recipe):
         done = CliRunner().invoke(cli.cli, command)
         assert done.exit_code == 0, done.output
         fits[profile] = {stage["arm"]: stage["fits"] for stage in json.loads(done.stdout)["stages"]}
+    own = CliRunner().invoke(
+        cli.cli, ["estimate", "--profile", "paper", "--gpu", "h100", "--json"]
+    )  # without one: its own
+    assert json.loads(own.stdout) == as_json(estimate(Plan.load({"profile": "paper"}), Request(gpu="h100")))
     plan = Plan.load({"profile": "single_gpu", "recipe": recipe})
     critic = {arm for arm in plan.trained if plan.train_config(arm, 0).get("advantage") == "gae"}
     assert set(fits["paper"].values()) == {"yes"} and critic

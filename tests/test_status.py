@@ -6,11 +6,11 @@ import os
 import time
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from lmmr1.config import TrainConfig
 from lmmr1.data import data_sha256, read_samples
+from lmmr1.precision import settled
 from lmmr1.store import adopt, read_manifest, run_key, write_manifest
 from lmmr1.types import UserError
 from reproduce import cli
@@ -36,7 +36,7 @@ def run(tmp_path, tiny_model, tmp_path_factory, monkeypatch):
 def checkpoint(plan, root, arm="fre", seed=0):
     """Where the run's training keeps its logs."""
     prompts = root / plan.results("data", f"{plan.arms[arm].stage}.jsonl")
-    cfg = TrainConfig(**plan.train_config(arm, seed))
+    cfg = settled(TrainConfig(**plan.train_config(arm, seed)))
     parent = read_manifest(root / plan.parent_manifest(arm, str(seed)))
     folder = root / "checkpoints" / run_key(cfg, parent.key, data_sha256(prompts, read_samples(prompts)))
     folder.mkdir(parents=True)
@@ -93,11 +93,14 @@ def test_every_state(run):
     assert job(plan, root, "fre", 0, "micro_chain").state == "finished"
 
 
-def test_a_login_node_without_a_gpu_sees_the_runs_of_nodes_with_one(run, monkeypatch):
+@pytest.mark.parametrize("live", [True, False], ids=["on a GPU", "on a CPU"])
+def test_a_login_node_sees_the_run_that_goes_on(run, monkeypatch, live):
+    """Of a run that was tried with and without a GPU the one that wrote last; this machine may have none itself."""
     plan, root = run
-    with monkeypatch.context() as patch:
-        patch.setattr("lmmr1.store.computes_in", lambda cfg: torch.bfloat16)
-        steps(checkpoint(plan, root), [9.0, 2.0], age=5)
+    for gpu in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr("lmmr1.precision.has_gpu", lambda gpu=gpu: gpu)
+            steps(checkpoint(plan, root), [9.0, 2.0] if gpu is live else [9.0], age=5 if gpu is live else 3600)
     assert (job(plan, root, "fre", 0).state, job(plan, root, "fre", 0).step) == ("running", 2)
 
 

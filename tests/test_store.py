@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from lmmr1.config import LoraConfig, Settings, TrainConfig
 from lmmr1.data import training_data
 from lmmr1.policy import load_policy
-from lmmr1.store import LOGS, Store, adopt, possible_keys, read_manifest, run_key
+from lmmr1.precision import settled
+from lmmr1.store import LOGS, Store, adopt, read_manifest, run_key
 from lmmr1.types import Sample, UserError
 
 MACHINE = {
@@ -59,14 +60,15 @@ def test_the_key_covers_every_setting_but_those_of_the_machine():
 
 def test_what_a_machine_computes_in_is_part_of_the_key(monkeypatch):
     """`bf16` left open is fp32 on a CPU and bf16 on a GPU: one must not go on with, or stand for, the other."""
-    cfg = TrainConfig()
-    here, elsewhere = possible_keys(cfg, "parent", "data")
-    assert run_key(cfg, "parent", "data") == here
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert run_key(cfg, "parent", "data") == elsewhere != here
-    assert elsewhere == run_key(cfg.model_copy(update={"bf16": True}), "parent", "data")
-    for said in (True, False):  # then the machine has no part in it
-        assert len(set(possible_keys(cfg.model_copy(update={"bf16": said}), "parent", "data"))) == 1
+    cfg, key = TrainConfig(), lambda cfg: run_key(settled(cfg), "parent", "data")
+    said = {bf16: cfg.model_copy(update={"bf16": bf16}) for bf16 in (True, False)}
+    here = {bf16: key(one) for bf16, one in said.items()}
+    assert settled(cfg) == cfg and key(cfg) not in here.values()
+    trl = TrainConfig(trainer="trl")
+    monkeypatch.setattr("lmmr1.precision.has_gpu", lambda: True)
+    assert key(cfg) == here[True]
+    assert {bf16: key(one) for bf16, one in said.items()} == here  # the machine has no part in it
+    assert settled(trl) == trl  # TRL has `trl: {bf16: ...}`, which is part of the key by itself
 
 
 # ------------------------------------------------------------------------------------------------------ resume points

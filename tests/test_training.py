@@ -139,19 +139,24 @@ def test_a_finished_run_is_found_again(whole, parent, prompts, monkeypatch):
     assert manifest == whole[0]
 
 
-def test_a_gpus_run_is_traced_on_a_cpu(parent, prompts, tmp_path, monkeypatch):
-    """Its key says bf16 although its settings leave that to the machine; other settings do not hash to it."""
-    with monkeypatch.context() as patch:
-        patch.setattr("lmmr1.store.computes_in", lambda cfg: torch.bfloat16)  # the key alone: there is no GPU here
-        manifest, _ = train(CFG.model_copy(update={"max_steps": 1}), parent, prompts, tmp_path / "checkpoints")
+def test_a_run_is_traced_wherever_it_was_trained(whole, parent, prompts, tmp_path, monkeypatch):
+    """Settings that leave the dtype to the machine: fp32 here, bf16 where there is a GPU (computed on the CPU)."""
+    one = CFG.model_copy(update={"max_steps": 1})
+    monkeypatch.setattr("lmmr1.precision.has_gpu", lambda: True)
+    gpu, store = train(one, parent, prompts, tmp_path / "checkpoints")
+    logged = json.loads((store.folder / "steps.jsonl").read_text().splitlines()[0])
+    monkeypatch.undo()
+    cpu, store = train(one, parent, prompts, tmp_path / "checkpoints")
+    assert gpu.key != cpu.key and (gpu.config["bf16"], cpu.config["bf16"]) == (True, None)
+    assert logged["loss"] != json.loads((store.folder / "steps.jsonl").read_text().splitlines()[0])["loss"]
 
     def settings_of(arm, manifest):
         write_manifest(tmp_path / f"results/x/{arm}/0/manifest.json", manifest)
         run = Run(tmp_path, tmp_path / "results/x")
         return next(link for link in run.checkpoint(arm, "0").walk() if link.what == "settings")
 
-    assert settings_of("gpu", manifest).state == "verified"
-    other = dataclasses.replace(manifest, config=manifest.config | {"seed": manifest.config["seed"] + 1})
+    assert {settings_of("gpu", gpu).state, settings_of("cpu", cpu).state} == {"verified"}
+    other = dataclasses.replace(gpu, config=gpu.config | {"seed": gpu.config["seed"] + 1})
     assert settings_of("other", other).state == "unknown"
 
 
