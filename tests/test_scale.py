@@ -77,9 +77,18 @@ def steps(store):
     return [json.loads(line) for line in (store.folder / "steps.jsonl").read_text().splitlines()]
 
 
+DTYPES = {"fp32": CFG, "bf16": changed(CFG, bf16=True)}
+
+
 @pytest.fixture(scope="module")
-def reference_run(parent, prompts, tmp_path_factory):
-    return outcome(*train(CFG, parent, prompts, tmp_path_factory.mktemp("whole")))
+def reference_runs(parent, prompts, tmp_path_factory):
+    """Each of DTYPES in one piece."""
+    return {name: outcome(*train(cfg, parent, prompts, tmp_path_factory.mktemp(name))) for name, cfg in DTYPES.items()}
+
+
+@pytest.fixture(scope="module")
+def reference_run(reference_runs):
+    return reference_runs["fp32"]
 
 
 MACHINE = {
@@ -91,13 +100,16 @@ MACHINE = {
 }
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", MACHINE)
-def test_a_run_goes_on_with_other_machine_settings_to_the_same_bytes(reference_run, parent, prompts, tmp_path, name):
-    stopped(CFG, parent, prompts, tmp_path)
-    other = changed(CFG, **{name: MACHINE[name]})
-    logs, weights = outcome(*train(other, parent, prompts, tmp_path))
+def test_a_run_goes_on_with_other_machine_settings_to_the_same_bytes(
+    reference_runs, parent, prompts, tmp_path, name, dtype
+):
+    cfg, (same_logs, same_weights) = DTYPES[dtype], reference_runs[dtype]
+    stopped(cfg, parent, prompts, tmp_path)
+    logs, weights = outcome(*train(changed(cfg, **{name: MACHINE[name]}), parent, prompts, tmp_path))
     assert len(list(tmp_path.iterdir())) == 1, "another key"
-    assert logs == reference_run[0] and all(torch.equal(weights[n], w) for n, w in reference_run[1].items())
+    assert logs == same_logs and all(torch.equal(weights[n], w) for n, w in same_weights.items())
 
 
 @pytest.mark.parametrize("name", ["tokens_per_micro_batch", "tokens_per_rollout"])
