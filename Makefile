@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/python -m snakemake --quiet rules reason host --cores $(CORE
 export OMP_NUM_THREADS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup reproduce readme audit docs football test mutants faults twice fuzz lint types format speed bench clean
+.PHONY: help setup reproduce readme audit docs football test mutants faults twice fuzz oracle lint types format speed bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -60,6 +60,10 @@ fuzz: setup  ## fuzz every parser of outside text, 10 minutes each (FUZZ_SECONDS
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
 	for t in $$($(BIN)/python -c 'from tests.fuzz_targets import TARGETS; print(*TARGETS)'); do \
 	  $(BIN)/python -m tests.fuzz $$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 -verbosity=0 || exit 1; done
+
+PAIRS ?= 20000
+oracle: setup  ## the verifier against an exact oracle on fresh generated pairs (PAIRS=20000, 6 to 20 minutes)
+	$(BIN)/python -m tests.oracle_run --pairs $(PAIRS)
 
 lint: setup  ## ruff, and the workflow's formatter
 	$(BIN)/ruff check .

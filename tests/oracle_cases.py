@@ -7,7 +7,7 @@ order of magnitude, element, coefficient, bound or base. What docs/verifier.md l
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -33,7 +33,6 @@ class Case:
 UNITS = ("cm", "m", "km", "kg", "hours", "minutes", "students", "dollars", "degrees", "m/s", "km/h", "cm^2", "m^3")
 LETTERS = "txyzqrwn"
 """Variables that nobody takes for a unit."""
-BOTH_WAYS = 0.5
 
 
 def finite(r: random.Random) -> Tree:
@@ -75,7 +74,7 @@ def bases(r: random.Random) -> Pair:
     base = r.randint(2, 9)
     digits = [r.randint(1, base - 1), *(r.randint(0, base - 1) for _ in range(r.randint(1, 5)))]
     k, changed = r.randrange(1, len(digits)), list(digits)
-    if r.random() < BOTH_WAYS:
+    if r.random() < 0.5:
         changed[k] = (changed[k] + 1) % base
     else:
         changed[k], changed[k - 1] = changed[k - 1], changed[k]
@@ -148,7 +147,7 @@ def lists(r: random.Random) -> Pair:
 def plus_minus(r: random.Random) -> Pair:
     r"""`a \pm b` and the list of both values."""
     centre, half = integer(r.choice((0, 0, r.randint(1, 9)))), integer(r.randint(1, 12))
-    if r.random() < BOTH_WAYS:
+    if r.random() < 0.5:
         half = node("root", 2, integer(r.choice((2, 3, 5, 7))))
     tree = node("pm", centre, half)
     a, b = half if centre == integer(0) else node("add", centre, half), node("neg", half)
@@ -156,7 +155,7 @@ def plus_minus(r: random.Random) -> Pair:
     further = node("mul", integer(3), half) if half.head == "root" else integer(half.args[0] + 1)
     forms = [node("list", low, a), node("set", a, low), tree, a, node("list", a, half), node("pm", centre, further)]
     pair = tree, r.choice(forms)
-    return pair[::-1] if pair[1].head in ("list", "set") and r.random() < BOTH_WAYS else pair
+    return pair[::-1] if pair[1].head in ("list", "set") and r.random() < 0.5 else pair
 
 
 def tuples(r: random.Random) -> Pair:
@@ -181,8 +180,8 @@ def tuples(r: random.Random) -> Pair:
 
 def intervals(r: random.Random) -> Pair:
     """Bounds open, closed, infinite, changed, exchanged; also as inequalities."""
-    low, high = sorted(r.sample(range(-40, 41), 2))
-    ends = [spelled_plainly(Fraction(n, r.choice((1, 1, 2))), r) for n in (low, high)]
+    parts = r.choice((1, 1, 2, 4))
+    ends = [spelled_plainly(Fraction(n, parts), r) for n in sorted(r.sample(range(-40, 41), 2))]
     infinite = node("const", "oo")
     left, right = r.choice("(["), r.choice(")]")
     if (side := r.randrange(6)) == 0:
@@ -234,7 +233,7 @@ def lines(r: random.Random) -> Pair:
     """A line, its rearrangements and its right side; a coefficient changed, the variables exchanged."""
     x, y = r.choice((("x", "y"), ("t", "s"), ("n", "m")))
     a, b = signed(r, Fraction(r.randint(2, 9))), signed(r, Fraction(r.randint(1, 9)))
-    wrong = r.random() < BOTH_WAYS
+    wrong = r.random() < 0.5
     c, d = r.choice(((-a, b), (a, -b), (near(a, r), b), (a, near(b, r)))) if wrong else (a, b)
     left, right = (node("var", y), node("var", x))
     k = Fraction(r.randint(2, 4))
@@ -294,6 +293,6 @@ def generated(n: int, seed: int | str) -> Iterator[Case]:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
-    """One case of any kind, from numbers that hypothesis draws and shrinks."""
-    return drawn(draw(st.sampled_from(list(KINDS))), draw(st.randoms(use_true_random=False)))
+def cases(draw: st.DrawFn, kinds: Sequence[str] = tuple(KINDS)) -> Case:
+    """One case of one of these kinds, from numbers that hypothesis draws and shrinks."""
+    return drawn(draw(st.sampled_from(kinds)), draw(st.randoms(use_true_random=False)))

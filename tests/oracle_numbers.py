@@ -173,7 +173,9 @@ def mixed_numbers(r: random.Random) -> Pair:
     d = r.randint(2, 12)
     q = signed(r, r.randint(1, 20) + Fraction(r.randint(1, d - 1), d))
     whole, rest = divmod(abs(q), 1)
-    other = r.choice((missed(q, r), whole * rest, Fraction(int(f"{whole}{rest.numerator}"), rest.denominator), whole - rest))
+    other = r.choice(
+        (missed(q, r), whole * rest, Fraction(int(f"{whole}{rest.numerator}"), rest.denominator), whole - rest)
+    )
     return mixed(q), spelled(r.choice((q, other)), r)
 
 
@@ -192,11 +194,16 @@ def sized(r: random.Random) -> Pair:
     return texts[0], texts[1]
 
 
+def inverse(tree: Tree) -> Tree:
+    return node("frac", integer(1), tree)
+
+
 def powers(r: random.Random) -> Pair:
     """Powers, their inverses, and inverses of factorials: tiny and huge."""
     b, n = r.randint(2, 9), r.randint(2, 14)
     if r.random() < 0.25:
-        return tuple(node("frac", integer(1), node("factorial", k)) for k in (n, n + r.choice((0, 0, 1, -1))))  # type: ignore[return-value]
+        one, other = (node("factorial", k) for k in (n, n + r.choice((0, 0, 1, -1))))
+        return inverse(one), inverse(other)
     minus = r.random() < 0.3
     c, m = r.choice(((b, n), (b, n), (b, n + 1), (b + 1, n), (b, n - 1), (n, b)))
     gold = node("pow", negated(integer(b), minus), integer(n))
@@ -209,7 +216,7 @@ def powers(r: random.Random) -> Pair:
     ]
     pair = gold, r.choice(forms)
     if r.random() < 0.4:
-        pair = node("frac", integer(1), pair[0]), node("frac", integer(1), pair[1])
+        pair = inverse(pair[0]), inverse(pair[1])
     if r.random() < 0.2:
         pair = pair[0], node("pow", negated(integer(c), minus), node("neg", integer(m)))
     return pair

@@ -7,7 +7,7 @@ import random
 from tests.oracle import Tree, node
 
 VULGAR = {"1/2": "½", "1/3": "⅓", "2/3": "⅔", "1/4": "¼", "3/4": "¾"}
-DIGITS = "zero one two three four five six seven eight nine".split()
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SIGNS = {"cm^2": ("cm", "^2"), "m^3": ("m", "^{3}")}
 WORDS = ("cm", "km", "kg", "hours", "minutes", "students", "dollars", "degrees")
 """Units that stand after a number without `\\text`, too."""
@@ -90,7 +90,7 @@ class Writer:
         text = self(factors[0]) if factors[0].head != "add" else f"({self(factors[0])})"
         for factor in factors[1:]:
             following = self.bracketed(factor, ("add",))
-            if following[0].isdigit() or following[0] == "(" and factor.head != "add":
+            if following[0].isdigit() or (following[0] == "(" and factor.head != "add"):
                 text += self.pick(r" \cdot ", r" \times ") + following
             else:
                 text += (" " if text[-1].isalpha() and following[0].isalpha() and "\\" in text else "") + following
@@ -130,12 +130,14 @@ class Writer:
         if name == "dollars" and a.head in ("int", "dec") and self.r.random() < 0.5:
             self.plain = True  # no dollar marks around a dollar sign
             return rf"\${text}"
-        return text + self.pick(*dressed, plain=(f" {name}",) if name in WORDS else ())
+        return text + self.pick(*dressed, plain=(f" {name}",) if name in WORDS and a.head != "mul" else ())
 
     def base(self, digits: str, base: int | None) -> str:
         if base is None:
             return digits
-        return digits + self.pick(f"_{base}", f"_{{{base}}}", rf"_{{\text{{{DIGITS[base]}}}}}", rf"_{{\text{{{base}}}}}")
+        return digits + self.pick(
+            f"_{base}", f"_{{{base}}}", rf"_{{\text{{{DIGITS[base]}}}}}", rf"_{{\text{{{base}}}}}"
+        )
 
     def set(self, *items: Tree) -> str:
         inner = ", ".join(map(self, items))
@@ -161,7 +163,9 @@ class Writer:
         from_low, to_high = f"{a} {less[left]} ", f" {less[right]} {b}"
         infinite = [t.args[-1:] == ("oo",) or t == node("neg", node("const", "oo")) for t in (low, high)]
         solved = ("" if infinite[0] else from_low) + "x" + ("" if infinite[1] else to_high)
-        return self.pick(ends, rf"\left{left}{a}, {b}\right{right}", rf"x \in {ends}", ends if all(infinite) else solved)
+        return self.pick(
+            ends, rf"\left{left}{a}, {b}\right{right}", rf"x \in {ends}", ends if all(infinite) else solved
+        )
 
     def matrix(self, *rows: Tree) -> str:
         kind, end = self.pick("pmatrix", "bmatrix"), self.pick(r"\\", r" \\ ", "\\\\\n")
