@@ -2,8 +2,10 @@
 are is exact. `make oracle` tries 20,000 fresh pairs of the same kinds."""
 
 import json
+import random
 import sys
 from collections import Counter
+from fractions import Fraction
 
 import pytest
 import sympy
@@ -12,9 +14,10 @@ from hypothesis import strategies as st
 
 from lmmr1.rewards import VerifierPool
 from tests import oracle_run
-from tests.oracle import kind, node, stated, value, verdict
+from tests.oracle import Tree, kind, node, stated, value, verdict
 from tests.oracle_cases import KINDS, Case, cases, generated
-from tests.oracle_numbers import decimal, integer, rational
+from tests.oracle_numbers import decimal, integer, linear, rational
+from tests.oracle_text import write
 
 EACH = 40
 """Pairs of each kind in the ordinary run."""
@@ -111,6 +114,42 @@ def test_a_seed_gives_the_same_pairs_and_no_pair_twice():
     first = [(case.gold, case.response) for case in generated(200, seed=3)]
     assert first == [(case.gold, case.response) for case in generated(200, seed=3)]
     assert len(set(first)) == 200 and first != [(case.gold, case.response) for case in generated(200, seed=4)]
+
+
+SPELLINGS = [
+    (HALF, {r"\frac{1}{2}", r"\dfrac{1}{2}", r"\tfrac{1}{2}", r"\frac12", "1/2", "½"}),
+    (node("mixed", 2, 1, 3), {r"2\frac{1}{3}", r"2 \frac{1}{3}", r"2\dfrac{1}{3}", "2 1/3"}),
+    (node("sci", "4.2", -3), {r"4.2 \times 10^{-3}", r"4.2 \cdot 10^{-3}", "4.2e-3", "4.2 × 10^{-3}"}),
+    (node("neg", integer(12345)), {s + t for s in "-−" for t in ("12345", "12,345", "12{,}345", r"12\,345", "12 345")}),
+    (node("repeat", 0, "1", "6"), {r"0.1\overline{6}"}), (node("pow", integer(-2), integer(10)), {"(-2)^{10}"}),
+    (node("mul", integer(3), ints("pow", 2, 5)), {rf"3 {dot} 2^{p}" for dot in (r"\cdot", r"\times") for p in ("5", "{5}")}),
+    (node("mul", integer(3), node("add", X, integer(-1))), {"3(x-1)", "3(x - 1)"}),
+    (node("base", "12", 5), {"12_5", "12_{5}", r"12_{\text{five}}", r"12_{\text{5}}"}),
+    (node("percent", integer(5)), {r"5\%", "5%", r"5 \text{ percent}", "5 percent"}),
+    (node("pm", integer(1), node("root", 2, integer(3))), {r"1 \pm \sqrt{3}", r"1 \pm \sqrt3", r"1 \pm √3"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tree", "texts"), SPELLINGS, ids=str)
+def test_a_tree_is_spelled_in_its_ways_and_no_other(tree, texts):
+    assert {write(tree, random.Random(seed))[0] for seed in range(400)} == texts
+
+
+def test_e_stands_where_it_makes_no_power_of_ten():
+    terms = [(Fraction(3), E), (Fraction(-5), None), (Fraction(2), PI)]
+    for seed in range(50):
+        assert linear(terms, random.Random(seed)).args[-1] == node("mul", integer(3), E)
+
+
+def test_no_text_means_two_things():
+    """Two trees with the same text are equal: else the verifier could not be right on both."""
+    meanings: dict[str, Tree] = {}
+    for number, case in enumerate(generated(50 * len(KINDS), seed=1)):
+        for tree in case.trees:
+            text, _ = write(tree, random.Random(number))
+            other = meanings.setdefault(text, tree)
+            if not {other.head, tree.head} & {"base", "chain"}:  # digits without a base are digits; a chain is no gold
+                assert verdict(other, tree) is not False and verdict(tree, other) is not False, (text, other, tree)
 
 
 # ------------------------------------------------------------------------------------------------- the verifier
