@@ -18,10 +18,11 @@ from evals import importers, inputs, protocols, records, registry
 from evals import samples as rows
 from evals.agents import football_prompt, sokoban_prompt
 from evals.generation import encodable
-from evals.scorers import extraction, mathverse, mathvision, mathvista, olympiadbench, options
+from evals.scorers import mathverse, mathvision, mathvista, olympiadbench, options
 from evals.scorers.items import Item
 from lmmr1 import config, data, sokoban, store
 from lmmr1.rewards import response as answers
+from lmmr1.rewards.options import named_option
 from lmmr1.types import Manifest, UserError
 from reports import rules, samples
 
@@ -148,7 +149,7 @@ TARGETS: dict[str, Target] = {
     "levels": partial(in_file, sokoban.read_levels, "levels.txt"),
     "system_prompt": partial(in_file, protocols.read_system_prompt, "prompt.txt"),
     "answers": of_text(answers.has_format, answers.has_strict_format, answers.extract_answer, answers.final_answer),
-    "scorers": of_text(scorers, lambda text: list(extraction.candidates(text))),
+    "scorers": of_text(scorers, lambda text: named_option(text, ("1", "x"))),
     "judge_replies": of_text(judge_replies),
     "actions": of_text(actions),
     "page_text": of_text(samples.clean),

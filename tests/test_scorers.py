@@ -17,7 +17,6 @@ from evals import scorers
 from evals.option_order import option_order
 from evals.scorers import latex, mathverse, mathvision, mathvista, olympiadbench
 from evals.scorers.causes import cause
-from evals.scorers.extraction import answer_text
 from evals.scorers.items import Item, Mark
 from evals.scorers.options import named_option, option_letter
 from evals.scorers.ours import math_verify
@@ -314,19 +313,6 @@ def test_options_are_found_in_responses(response, letter):
 def test_a_letter_is_the_option_of_that_letter_whatever_the_texts_say():
     assert option_letter("A", ("B", "A")) == "A" and option_letter("\\text{B}", ("B", "A")) == "B"
     assert option_letter("rac", ("car", "bus")) == ""  # words are not products of letters
-
-
-@pytest.mark.parametrize(
-    ("response", "answer"),
-    [
-        ("so \\boxed{1} no \\boxed{\\frac{1}{2}}. Done!", "\\frac{1}{2}"), ("\\boxed{1} and \\boxed{}", "1"),
-        ("\\boxed{\\frac{1}{2", "\\frac{1}{2"), ("The answer is: 60.\n\nbecause", "60"), ("**Answer:** $5$", "5"),
-        ("x\n\n \\(2\\pi\\).", "2\\pi"), ("the final answer is 2.5.", "2.5"), ("It is $a$ or $b$", "It is $a$ or $b$"),
-        ("<answer> 7 </answer>", "7"), ("\\boxed{1}<answer>7", "7"), ("", ""), (" \n ", ""),
-    ],
-)  # fmt: skip
-def test_answers_are_found_in_responses(response, answer):
-    assert answer_text(response) == answer
 
 
 @given(st.text(max_size=20), st.integers(0, 12), st.integers(-5, 5))

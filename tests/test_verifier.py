@@ -272,7 +272,7 @@ def test_a_machine_that_is_busy_changes_no_verdict():
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no data in {DATA}; set LMMR1_DATA")
-@pytest.mark.parametrize(("name", "unparsable"), [("math500", 0), ("olympiadbench", 4)])
+@pytest.mark.parametrize(("name", "unparsable"), [("math500", 0), ("olympiadbench", 3)])
 def test_real_golds_parse_and_equal_themselves(pool, name, unparsable):
     from bench.golds import read_golds
 

@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+MAX_ANSWER = 2000
+"""No gold answer is near so many characters; an answer is looked at up to there."""
+
+_NUMBER = re.compile(r"(?<![\w.])[+−-]?(?:\d{1,3}(?:,\d{3}){1,9}(?!\d)|\d{1,30})(?:\.\d{1,30})?")
 LETTER = re.compile(r"\(?([A-J])\)?")
 
 
@@ -72,6 +76,12 @@ def finite(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def last_number(text: str) -> float | None:
+    """The last decimal number in a text; commas between thousands are no separators. None without one."""
+    found = [number[0] for number in _NUMBER.finditer(text[-MAX_ANSWER:])]
+    return float(found[-1].replace(",", "").replace("−", "-")) if found else None
 
 
 def cell_text(value: Any) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 
 from evals.scorers.expressions import is_prose, same_answer, without_marks
-from evals.scorers.extraction import MAX_ANSWER, answer_text, last_number
-from evals.scorers.items import Item, Mark
+from evals.scorers.items import MAX_ANSWER, Item, Mark, last_number
 from evals.scorers.options import match
+from lmmr1.rewards import judged_text
 
 TOLERANCE = 1e-6
 
@@ -25,7 +25,7 @@ def rule(item: Item, response: str) -> Mark:
     """Judge a whole response. Never raises on any text."""
     if item.choices:
         return match(item, response)
-    answer = answer_text(response)[:MAX_ANSWER]
+    answer = judged_text(response)[:MAX_ANSWER]
     if not answer:
         return Mark(False, answer, "no answer")
     if _bare(answer) == _bare(item.gold):

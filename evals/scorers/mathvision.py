@@ -7,10 +7,10 @@ Source: evaluation/ of mathllm/MATH-V and its released outputs; quirks kept are 
 
 from __future__ import annotations
 
-from evals.scorers.extraction import answer_text
 from evals.scorers.items import Item, Mark
 from evals.scorers.latex import RELEASED, Unvalued, value
 from evals.scorers.options import named_option
+from lmmr1.rewards import judged_text
 
 DECIMALS = 2
 
@@ -26,7 +26,7 @@ def official(item: Item, answer: str) -> Mark:
 def official_on_response(item: Item, response: str) -> Mark:
     """Judge a whole response: the released rule on an answer that our own patterns find. Never raises on any text."""
     letter = named_option(response, item.choices)[0] if item.choices else ""
-    return official(item, letter or answer_text(response))
+    return official(item, letter or judged_text(response))
 
 
 def _equal(answer: str, gold: str) -> Mark:

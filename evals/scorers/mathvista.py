@@ -11,10 +11,10 @@ import re
 
 import Levenshtein
 
-from evals.scorers.extraction import answer_text, last_number
-from evals.scorers.items import Item, Mark, finite
+from evals.scorers.items import Item, Mark, finite, last_number
 from evals.scorers.latex import Unvalued, value
 from evals.scorers.options import named_option
+from lmmr1.rewards import judged_text
 
 _NUMBER = re.compile(r"-?\d{1,30}(?:\.\d{1,30})?")
 _LETTER = re.compile(r"\(([A-J])\)")
@@ -33,7 +33,7 @@ def official(item: Item, answer: str) -> Mark:
 
 def rule(item: Item, response: str) -> Mark:
     """Judge a whole response. Never raises on any text."""
-    answer = answer_text(response)
+    answer = judged_text(response)
     if not answer:
         return Mark(False, answer, "no answer")
     if item.choices:

@@ -15,8 +15,7 @@ import re
 from collections.abc import Sequence
 
 from evals.scorers.expressions import same_answer, split, without_marks
-from evals.scorers.extraction import MAX_ANSWER
-from evals.scorers.items import Item, Mark
+from evals.scorers.items import MAX_ANSWER, Item, Mark
 from lmmr1.types import UserError
 
 DEFAULT_TOLERANCE = 1e-8

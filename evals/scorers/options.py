@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evals.scorers.expressions import is_prose, same_expression, without_marks
-from evals.scorers.extraction import MAX_ANSWER, answer_text, candidates
-from evals.scorers.items import Item, Mark
+from evals.scorers.items import MAX_ANSWER, Item, Mark
 from evals.scorers.latex import Unvalued
-from lmmr1.rewards import options
-
-LETTERS = tuple("ABCDEFGHIJ")
+from lmmr1.rewards import extract_answer, options
 
 TOLERANCE = 1e-6
 """Between the value of an answer and that of an option."""
@@ -27,16 +24,10 @@ def match(item: Item, response: str) -> Mark:
 def named_option(response: str, choices: Sequence[str]) -> tuple[str, str]:
     """The letter of the option that a whole response names, or an empty text, and the text where it was found.
 
-    Where neither answer block, box, phrase nor last line names one, the first line does: `(D)`, then an explanation.
+    By letter or text, as in training; else by a value that one option has.
     """
-    places = list(candidates(response))
-    if "<answer>" not in response:
-        first = response.strip().partition("\n")[0]
-        places += [first] if options.undressed(first).strip("().:[] ") in LETTERS else []
-    for place in places:
-        if letter := option_letter(place, choices):
-            return letter, place
-    return "", answer_text(response)
+    letter, place = options.named_option(extract_answer(response), choices)
+    return letter or option_letter(place, choices), place
 
 
 def option_letter(answer: str, choices: Sequence[str]) -> str:

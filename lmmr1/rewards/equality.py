@@ -6,19 +6,20 @@ memory, so `math_equal` runs in a worker process only (pool.py); `settle` is che
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from lmmr1.rewards import values
+from lmmr1.rewards.bases import based, has_subscript, settle_bases
 from lmmr1.rewards.latex import to_latex
 from lmmr1.rewards.options import gold_letter
-from lmmr1.rewards.response import HEDGE
+from lmmr1.rewards.sentence import HEDGE
 from lmmr1.rewards.units import percentages, same_unit, strip_unit
-
-DECIMALS = 6
-"""Places to which an answer is compared with a gold that is a decimal, as math-verify does."""
+from lmmr1.rewards.values import Unparsable
 
 _NUMBER = re.compile(
     r"([+-]?)\s*(?:(\d{1,30})|(\d{0,20}\.\d{1,20})|(\d{1,20})\s*/\s*(\d{1,20})|\\frac\{(\d{1,20})\}\{(\d{1,20})\})"
@@ -36,12 +37,28 @@ _ASSIGNED = re.compile(r"\A([^=<>]*\d[^=<>A-Za-z]*)=\s*([A-Za-z])\Z")
 _LETTERS = re.compile(r"(?<![\\A-Za-z{])[a-z]{2,3}(?![A-Za-z}])")
 _WORDS = re.compile(rf"\\(?:text|mathrm|mbox|textbf)\s*\{{\s*{_WORD}\s*\}}")
 _STRAY = re.compile(r"\\frac\{[^{}]*\}\{[^{}]*\}\s*\d|(?<![_\d])\d+\s+\d")
-_UNLIKE = {("set", "tuple"), ("set", "closed"), ("tuple", "set"), ("closed", "set"), ("tuple", "bare")}
+_UNLIKE = {
+    ("set", "tuple"),
+    ("set", "closed"),
+    ("tuple", "set"),
+    ("closed", "set"),
+    ("tuple", "bare"),
+    ("bare", "tuple"),
+}
+_OR = re.compile(r"\s*,?\s*(?:\\(?:text|mbox)\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\lor|\\vee)\s*")
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt)(?:q|qslant)?(?![A-Za-z])")
+_EITHER = re.compile(r"\A\s*(?:\\text\s*\{\s*)?(?:either|both)\b\s*\}?\s*")
+_DOTS = re.compile(r"(?<=[,;])\s*(?:\\[lcdv]?dots[bcmio]?(?![A-Za-z])|\.\.\.)\s*(?=[,;]|\Z)")
+"""An ellipsis in a list, read as a member of its own."""
+
+_BUILDER = re.compile(
+    r"\\\{\s*([a-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid|\\vert|\||:|\\colon)\s*(.*(?:[<>]|\\[lg]).*)\\\}"
+)
+_NAMED_LIST = re.compile(r"\s*([A-Za-z]|\([a-z](?:\s*,\s*[a-z])+\))\s*=\s*([(\[][^=]*[)\]]|\\\{[^=]*\\\})\s*")
+_NAMED = re.compile(r"\s*([a-z])\s*=\s*([^=,]+)")
+_NAME = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?")
 _MARKUP = re.compile(r"[\\^_$={}<>|]|\d")
-
-
-class Unparsable(ValueError):
-    """The LaTeX grammar does not accept a text."""
 
 
 def settle(gold: str, answer: str) -> str | None:
@@ -56,6 +73,8 @@ def settle(gold: str, answer: str) -> str | None:
         return "equal"
     if HEDGE.search(found) and not _SEVERAL.search(wanted):
         return "hedged"
+    if _NAME.search(wanted) and _plain(wanted) == _plain(found):
+        return "equal"
     words = text_of(wanted) or (_plain(wanted) if _WORDS.fullmatch(gold.strip(" $")) else None)
     if words is not None:
         return "equal" if words == _plain(found) else "different"
@@ -64,14 +83,32 @@ def settle(gold: str, answer: str) -> str | None:
 
 def _settle_numbers(wanted: str, found: str) -> str | None:
     """`equal` or `different` where the gold is a number and the answer a number or words; else None."""
+    if (verdict := settle_bases(wanted, found)) is not None:
+        return verdict
+    if (verdict := _settle_ratios(wanted, found)) is not None:
+        return verdict
     (wanted, one), (found, two) = strip_unit(wanted), strip_unit(found)
     a, b = number(wanted), number(found)
     if a is None or (one and two):
         return None
     if b is None:
         return "different" if text_of(found) is not None and len(found) > 2 else None
-    close = "." in wanted and round(a, DECIMALS) == round(b, DECIMALS)
-    return "equal" if close or a == b else "different"
+    return "equal" if a == b or values.rounds_to(b, wanted) else "different"
+
+
+def _settle_ratios(wanted: str, found: str) -> str | None:
+    """The verdict on times of day, by their texts, and on ratios of three numbers or more; None for anything else."""
+    one, two = ([number(part) for part in text.split(":")] for text in (wanted, found))
+    if None in one or None in two or len(one) < 2 or len(two) < 2:
+        return None
+    reduced = math.gcd(*(part.numerator for part in one if part)) == 1
+    if _TIME.fullmatch(wanted) and (_TIME.fullmatch(found) or not reduced):
+        return "different"  # the texts differ, and minutes are no ratio
+    if len(one) == len(two) == 2:
+        return None
+    parts = zip(one, two, strict=False)
+    same = len(one) == len(two) and all(a * two[0] == b * one[0] for a, b in parts if a is not None and b is not None)
+    return "equal" if same else "different"
 
 
 def number(text: str) -> Fraction | None:
@@ -105,9 +142,21 @@ def _plain(text: str) -> str:
 
 def math_equal(gold: str, answer: str) -> str:
     """The verdict by algebra: `equal`, `different`, `unparsed`, `gold_unparsable`. May take any time and memory."""
-    (wanted, one), (found, two) = (strip_unit(to_latex(text)) for text in (gold, answer))
-    wanted, found = canonical(wanted), canonical(found)
-    if not same_unit(one, two) or (_bracket(wanted), _bracket(found)) in _UNLIKE or _false_chain(found):
+    wanted, found = to_latex(gold), to_latex(answer)
+    (bare, one), (other, two) = strip_unit(wanted), strip_unit(found)
+    if not same_unit(one, two):
+        return "different"
+    if not (one or two) or (one and two):
+        return _by_value(bare, other)
+    # `2 m` may be a product: with its unit an answer is read as it stands, too.
+    notes = [_by_value(bare, other), _by_value(wanted, found)]
+    return next((note for note in ("equal", "different") if note in notes), notes[0])
+
+
+def _by_value(wanted: str, found: str) -> str:
+    """The verdict on two texts without units."""
+    wanted, found = unnamed(canonical(wanted), canonical(found))
+    if (_bracket(wanted), _bracket(found)) in _UNLIKE:
         return "different"
     pairs = percentages(wanted, found)
     try:
@@ -118,63 +167,69 @@ def math_equal(gold: str, answer: str) -> str:
         answers = [expression(f) for _, f in pairs]
     except Unparsable:
         return "unparsed"
-    if _DECIMAL.fullmatch(pairs[0][1]) and any(getattr(g, "is_irrational", False) for g in golds[0]):
+    if any(map(values.is_false, answers)):
+        return "different"
+    if _DECIMAL.fullmatch(pairs[0][1]) and getattr(golds[0], "is_irrational", False):
         return "different"  # however many digits an approximation has
-    return "equal" if any(map(_verify, golds, answers)) else "different"
+    rounded = [d for d in _DECIMAL.findall(wanted) if values.rounds_to(Fraction(d), d)]
+    equal = any(values.equal(g, values.snapped(a, rounded)) for g, a in zip(golds, answers, strict=True))
+    return "equal" if equal else "different"
 
 
 def canonical(latex: str) -> str:
     """One way of writing lists, turned inequalities and products of letters."""
+    latex = _DOTS.sub(r" \\Xi ", _EITHER.sub("", latex))
+    if alternatives := _BUILDER.fullmatch(latex):
+        latex = alternatives[2]
+    if len(_OR.split(latex)) > 1 and all(_INEQUALITY.search(part) for part in _OR.split(latex)):
+        return latex
     latex = _JOINED.sub(", ", latex)
     latex = _TURNED.sub(lambda m: m[5] + _FLIP[m[4]] + m[3] + _FLIP[m[2]] + m[1], latex)
     latex = _ASSIGNED.sub(r"\2 = \1", latex)
     return _LETTERS.sub(lambda m: " ".join(m[0]), latex)
 
 
-def _false_chain(found: str) -> bool:
-    """True for an equation between different numbers, such as `5 = 6`."""
-    values = [number(side) for side in found.split("=")]
-    return len(values) > 1 and None not in values and len(set(values)) > 1
+def unnamed(wanted: str, found: str) -> tuple[str, str]:
+    """Both without the name of a list, where one has it or both the same: `I = (2, 5)`; `x=2, y=5` as `(x,y)=(2,5)`."""
+    one, two = _NAMED_LIST.fullmatch(wanted), _NAMED_LIST.fullmatch(found)
+    if one and one[1].startswith("(") and not two:
+        names = [name.strip() for name in one[1].strip("() ").split(",")]
+        given = dict(_NAMED.findall(found))
+        if sorted(names) == sorted(given) and len(given) == len(found.split(",")):
+            return one[2], "(" + ", ".join(given[name].strip() for name in names) + ")"
+    if one and two and one[1] != two[1]:
+        return wanted, found
+    return (one[2] if one and "=" not in found.removeprefix(two[0] if two else "") else wanted), (
+        two[2] if two else found
+    )
 
 
 def _bracket(text: str) -> str:
     """What encloses a list: `set`, `tuple`, `closed`, `bare`; or an empty text for what is no list."""
-    if "," not in text:
-        return ""
-    if re.fullmatch(r"[^()\[\]{}]+", text):
-        return "bare"
+    text = text.strip()
     ends = {(r"\{", r"\}"): "set", ("(", ")"): "tuple", ("[", "]"): "closed"}
-    return next((name for (left, right), name in ends.items() if text.startswith(left) and text.endswith(right)), "")
+    name = next((name for (left, right), name in ends.items() if text.startswith(left) and text.endswith(right)), "")
+    depth, commas, first_closes = 0, 0, len(text)
+    for at, char in enumerate(text):
+        depth += (char in "([{") - (char in ")]}")
+        commas += char == "," and depth == 0
+        if depth == 0 and char in ")]}":
+            first_closes = min(first_closes, at)
+    if commas:
+        return "bare"
+    return name if name and first_closes == len(text) - 1 and "," in text else ""
 
 
 @lru_cache(maxsize=4096)
 def expression(latex: str) -> Any:
-    """What math-verify's LaTeX grammar makes of `latex`, a list with one sympy object. Raises Unparsable.
+    """What math-verify's LaTeX grammar makes of `latex`: a sympy object without floats. Raises Unparsable.
 
-    Numbers side by side are refused: the grammar would add or multiply them.
+    Numbers side by side are refused: the grammar would add or multiply them. It would drop their subscripts.
     """
-    if _STRAY.search(latex):
+    if _STRAY.search(latex) or has_subscript(latex):
         raise Unparsable(latex)
-    from math_verify import LatexExtractionConfig, parse
-
-    found = parse(f"${latex}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
-    if not found:
-        raise Unparsable(latex)
-    return [_imaginary(part) for part in found]
-
-
-def _imaginary(expression: Any) -> Any:
-    """The letter i stands for the imaginary unit: an answer has no index."""
-    import sympy
-
-    units = [s for s in getattr(expression, "free_symbols", ()) if s.name == "i"]
-    return expression.xreplace(dict.fromkeys(units, sympy.I)) if units else expression
-
-
-def _verify(gold: Any, answer: Any) -> bool:
-    from math_verify import verify
-
-    return verify(gold, answer, allow_set_relation_comp=True, timeout_seconds=None)
+    parts = _OR.split(latex)
+    return values.union(parts) if len(parts) > 1 else values.read(latex)
 
 
 def parses(gold: str) -> bool:
@@ -184,6 +239,11 @@ def parses(gold: str) -> bool:
         return True
     if settle(gold, gold) != "equal":
         return False
-    if text_of(wanted) is not None or number(strip_unit(wanted)[0]) is not None or not _MARKUP.search(wanted):
+    if (
+        based(wanted)
+        or text_of(wanted) is not None
+        or number(strip_unit(wanted)[0]) is not None
+        or not _MARKUP.search(wanted)
+    ):
         return True
     return math_equal(gold, gold) == "equal"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from lmmr1.rewards import equality, released
 from lmmr1.rewards.limits import refusal
-from lmmr1.rewards.options import gold_letter, option_letter
+from lmmr1.rewards.options import gold_letter, named_option
 from lmmr1.rewards.response import extract_answer, final_answer, has_format
 
 Rule = Literal["lmmr1", "released", "gold"]
@@ -62,18 +62,24 @@ def triage(question: Question, rule: Rule = "lmmr1") -> Triage:
     """Find the judged text, and the verdict's note if no algebra is needed. Bounded time, any thread, never raises."""
     if rule == "released":
         return Triage(question.response, question.gold, None)
-    answer, target = final_answer(extract_answer(question.response)), question.gold
-    if not answer:
-        return Triage(answer, target, "no_answer")
+    text, target = extract_answer(question.response), question.gold
     option = gold_letter(question.gold)
     if option or question.choices:
-        letter = option_letter(answer, question.choices)
+        letter, answer = named_option(text, question.choices)
         if letter or not question.choices:
-            return Triage(answer, target, "equal" if letter == option else "different")
+            return Triage(answer, target, _option_note(letter, option, answer))
         index = ord(option or "Z") - ord("A")
         target = question.choices[index] if index < len(question.choices) else question.gold
+    answer = final_answer(text)
+    if not answer:
+        return Triage(answer, target, "no_answer")
     reason = refusal(answer)
     return Triage(answer, target, f"refused: {reason}" if reason else equality.settle(target, answer))
+
+
+def _option_note(letter: str, option: str, answer: str) -> str:
+    """`no_answer` where there is nothing, else whether the letter is the gold's."""
+    return "no_answer" if not answer else "equal" if letter == option else "different"
 
 
 def decide(rule: Rule, target: str, answer: str) -> str:

@@ -29,9 +29,14 @@ _SIZING = re.compile(
 )
 _THOUSANDS = re.compile(r"(?<![\d.,(\[{])(\d{1,3}(?:(?:,\\!\s*|\{,\}|\\,|,)\d{3})+)(?![\d,])")
 _MARKED_THOUSANDS = re.compile(r"(?<!\d)(\d{1,3}(?:(?:,\\!\s*|\{,\})\d{3})+)(?!\d)")
-_SPACED_THOUSANDS = re.compile(r"([^\w]*\d{1,3})((?: \d{3})+)(?!\d)(?=\D*\Z)")
-_BARE_FRACTION = re.compile(r"\\frac\s*(\d)\s*(\d)(?!\d)")
+_SPACED_THOUSANDS = re.compile(r"([^\w]*\d{1,3})((?: \d{3})+)(?!\d)(?=\D*(?:\^\{?\d\}?\s*)?\Z)")
+_BARE_FRACTION = re.compile(r"\\frac\s*(\d|\\pi)\s*(\d|[a-z]|\\pi)(?![\dA-Za-z])")
 _CIRC = re.compile(r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|\\degree(?![A-Za-z])")
+_CONSTANT = re.compile(
+    r"\\(?:mathrm|mathit|text|textrm|operatorname|mathbf)\s*(?:\{\s*([eid])\s*\}|\s([eid])(?![A-Za-z]))"
+)
+"""The constants e and i, and the d of a differential, set upright."""
+
 _MIXED = re.compile(r"(?<![\d.}])(\d+)\s+(\d+)\s*/\s*(\d+)(?!\d)")
 _LEADING_WORDS = re.compile(r"\A\\text\s*\{[^{}]*[A-Za-z]{2}[^{}]*\}\s*(?=\\?\$?\s*[\\\d(\[+-])")
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
@@ -43,6 +48,20 @@ _PAIRS = (
 
 _VULGAR = re.compile("[¼½¾⅐-⅞]")
 _REPEATING = re.compile(r"(\d{0,9})\.(\d{0,9})\\overline\s*\{\s*(\d{1,9})\s*\}")
+_COLON = re.compile(r"(?<=\d)\s*(?::|\u2236|\{:\}|\\colon(?![A-Za-z]))\s*(?=\d)")
+_EULER = re.compile(r"(?<![A-Za-z\\\d.])e(?![A-Za-z])|(?<=\d)e(?![-+\dA-Za-z])")
+_FUNCTION = re.compile(
+    r"\\(?:mathrm|text|operatorname)\s*\{\s*(ln|log|sin|cos|tan|cot|sec|csc|exp|gcd|lcm|max|min)\s*\}"
+)
+_UNIT_RATIO = re.compile(
+    r"\\frac\{\s*\\(?:text|mathrm)\s*\{\s*([A-Za-z]+)\s*\}\s*\}\{\s*\\(?:text|mathrm)\s*\{\s*([A-Za-z]+)\s*\}\s*\}"
+)
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALED = re.compile(rf"(?<=\d)\s*(?:\\text\s*\{{\s*)?({'|'.join(_SCALES)})(?![A-Za-z])\s*\}}?")
+_ALIGNED = re.compile(
+    r"\\begin\{((?:align|gather|equation|eqnarray|multline|split|flalign)\w*\*?)\}(.*?)\\end\{\1\}", re.DOTALL
+)
+_ASSIGNED = re.compile(r"\s*([A-Za-z])\s*=[^=]+")
 _TO = re.compile(r"(?<=\d)\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=\d)")
 _NOON = re.compile(r"(\d)\s*(?:\\text\{\s*)?\b([ap])\.?\s?m\b\.?\s*\}?", re.IGNORECASE)
 _EXPONENT = re.compile(r"(?<![\w.])([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?!\w)")
@@ -66,6 +85,7 @@ def _ascii(text: str) -> str:
 
 def _latex_forms(text: str) -> str:
     """One spelling of what LaTeX can spell in several ways."""
+    text = _ALIGNED.sub(lambda m: _last_value(m[2]), text)
     for separated in (_MARKED_THOUSANDS, _THOUSANDS):
         text = separated.sub(lambda m: re.sub(r"\D", "", m[1]), text)
     text = _SIZING.sub("", _SPACING.sub(" ", _TEXT_STYLE.sub("", text)))
@@ -73,9 +93,12 @@ def _latex_forms(text: str) -> str:
     text = _BARE_FRACTION.sub(r"\\frac{\1}{\2}", _FRACTION.sub(r"\\frac", text)).replace(r"\varnothing", r"\emptyset")
     exact, _, approximate = text.partition(r"\approx")
     text = exact if re.search(r"\d", exact) else approximate or exact
+    text = _FUNCTION.sub(r"\\\1 ", _UNIT_RATIO.sub(r"\\text{\1/\2}", text))
+    text = _SCALED.sub(lambda m: rf"\times 10^{{{_SCALES[m[1]]}}}", text)
+    text = _CONSTANT.sub(lambda m: m[1] or m[2], text)
     text = _CIRC.sub(r"^{\\circ}", text)
     text = _REPEATING.sub(_repeating, _TO.sub(":", text))
-    return _LEADING_WORDS.sub("", text)
+    return _COLON.sub(":", _LEADING_WORDS.sub("", text))
 
 
 def _plain_forms(text: str) -> str:
@@ -83,11 +106,25 @@ def _plain_forms(text: str) -> str:
     text = _SQRT.sub(lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}", text)
     text = _WORDS.sub(lambda m: "\\" + {"inf": "infty", "infinity": "infty"}.get(m[1], m[1]) + " ", text)
     text = _POWER.sub(r"^{\1}", text.replace("**", "^"))
-    text = _EXPONENT.sub(r"\1 \\times 10^{\2}", text)
+    if not _EULER.search(text):  # `2e-3` beside another e is a product
+        text = _EXPONENT.sub(r"\1 \\times 10^{\2}", text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _SPACED_THOUSANDS.sub(lambda m: m[1] + m[2].replace(" ", ""), text)
     text = _NOON.sub(lambda m: f"{m[1]} {m[2].lower()}m", text)
     return re.sub(r"\s+", " ", text).strip()
+
+
+def _last_value(rows: str) -> str:
+    """What aligned formulas come to: the last row with those that it continues; values of several names as a list."""
+    lines = [
+        re.sub(r"&|\\n(?:umber|otag)\b", " ", row).strip(" .,;\n") for row in re.split(r"\\\\(?:\[[^\]]*\])?", rows)
+    ]
+    lines = [line for line in lines if line]
+    names = [found[1] for line in lines if (found := _ASSIGNED.fullmatch(line))]
+    if len(lines) > 1 and len(set(names)) == len(lines):
+        return ", ".join(lines)
+    first = max((i for i, line in enumerate(lines) if not line.startswith("=")), default=0)
+    return " ".join(lines[first:])
 
 
 def _repeating(match: re.Match[str]) -> str:

@@ -30,6 +30,9 @@ _POWER_OF_POWER = re.compile(r"(?:\^|\*\*)\s*[{(]?[^{}^]{0,40}?(\d{1,9})\s*(?:\^
 _BIG_FACTORIAL = re.compile(rf"\d{{{MAX_POWER_DIGITS}}}\s*[)}}]*\s*!|!\s*[)}}]*\s*!")
 _CHOOSE = re.compile(r"\\[dt]?binom|\\choose|\\prod|\\sum|\\int|\\lim")
 _BIG_NUMBER = re.compile(r"\d{5}|\^")
+_BOUND = re.compile(r"\^\{?n\}?|(_\s*(?:\{[^{}]*\}|\w))\s*\^\s*(?:\{\s*\d{1,2}\s*\}|\d(?!\d))")
+"""The upper bound of a short sum."""
+
 _COMMAND = re.compile(r"\\[A-Za-z]+|[-+*/^_]")
 
 
@@ -79,4 +82,4 @@ def nesting(text: str) -> tuple[int, int]:
 
 def _small(text: str) -> bool:
     """True for a sum, product or binomial without exponents and with numbers of at most four digits."""
-    return "^" not in text.replace("^{n}", "").replace("^n", "") and not re.search(r"\d{5}", text)
+    return "^" not in _BOUND.sub("", text) and not re.search(r"\d{5}", text)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from lmmr1.rewards.response import ending, last_boxes, whole
+from lmmr1.rewards.sentence import announced, concluded
 
 MAX_CHARS = 2000
 """So much of an answer is looked at."""
@@ -16,6 +19,10 @@ _GOLD = re.compile(r"[(\[]?\s*([A-J])\s*[)\]]?\.?")
 _ALONE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?[.,:;]*")
 _LED = re.compile(r"(?:[(\[]\s*([A-Z])\s*[)\]]|([A-Z])\s*[).:]).*", re.DOTALL)
 _BRACKETED = re.compile(r"[(\[]\s*([A-Z])\s*[)\]]")
+_CORRECT = re.compile(
+    r"(?:[(\[]([A-Z])[)\]]|\b([A-Z]))\s+is\s+(?:(?:the|our|my)\s+)?(?:only\s+)?(?i:correct|right|best|true|(?:final\s+)?answer)\b"
+)
+_LISTED = re.compile(r"(?m)^\s*[(\[]?[A-J]\s*[)\].:]\s*\S")
 _SAID = re.compile(r"\b(?:(?i:answer|option|choice)(?i:\s+is|:)?:?|(?i:is|be))\s+[(\[]?([A-Z])(?![\w'’])")
 
 
@@ -23,6 +30,33 @@ def gold_letter(gold: str) -> str:
     """The letter of a gold that is nothing but an option's capital letter, else an empty text."""
     match = _GOLD.fullmatch(undressed(gold))
     return match[1] if match else ""
+
+
+def named_option(text: str, choices: Sequence[str] = ()) -> tuple[str, str]:
+    """The letter of the option that a text names (a response without its thought), and where; empty where none is.
+
+    In this order: the last box; the whole text; what is announced; `B is correct`; a letter alone on the last or
+    the first line; what the last sentence comes to.
+    """
+    found = "", ""
+    for place in _places(text):
+        found = found if found[1] else ("", place)
+        if letter := option_letter(place, choices):
+            return letter, place
+    return found
+
+
+def _places(text: str) -> Iterator[str]:
+    boxed = last_boxes(text)
+    if boxed is not None:
+        yield boxed.strip()
+    tail, beginning = ending(text), ending(text[:MAX_CHARS])
+    yield from filter(None, (whole(tail), announced(tail)))
+    yield from (found[1] or found[2] for found in [*_CORRECT.finditer(tail)][-1:])
+    lines = (tail.rpartition("\n")[2], beginning.partition("\n")[0])
+    yield from (line for line in lines if _ALONE.fullmatch(undressed(line)))
+    if len(_LISTED.findall(tail)) < 2:  # the options themselves, said once more
+        yield concluded(tail)
 
 
 def option_letter(answer: str, choices: Sequence[str] = ()) -> str:

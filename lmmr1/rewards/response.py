@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections import deque
 
+from lmmr1.rewards.readable import readable
+from lmmr1.rewards.sentence import JOINT, MATH, announced, concluded, names, separator
+
 TAIL_CHARS = 2000
 """Of a response without answer block and box only the end is searched: an answer stands at the end."""
 
@@ -21,20 +24,9 @@ MAX_BOXES = 64
 _RELEASED = re.compile(r"\A<think>(?:(?!</think>).)*</think><answer>(?:(?!</answer>).)*</answer>\Z", re.DOTALL)
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _BLOCKS = re.compile(r"<think>(.*)</think><answer>(.*)</answer>", re.DOTALL)
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_MATH = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_SAYS = re.compile(r"(?i)\b(?:answer|result|solution|total|option|choice)\b[^.:\n]{0,60}?(?:\bis\b:?|\bare\b:?|:)\s*")
-_VERB = re.compile(r"(?i)\b(?:is|was|are|equals|get|gives|be|have|has|therefore|thus|so|hence)\b:?\s+")
-HEDGE = re.compile(r"(?i)\b(?:or|either|maybe|perhaps|possibly)\b")
-"""Words between answers that are offered side by side."""
-
-_PLAIN_NUMBER = re.compile(r"[+-]?\d+(?:[.,/]\d+)*%?")
-_END = re.compile(r"[\s.;,]*\Z")
-_DENIAL = re.compile(r"(?i)\b(?:not|cannot|neither|never)\b|n't\b")
-_MATHS = re.compile(r"[\d$\\]")
-_JOINT = re.compile(r"[\s$]*(?:\\text\s*\{\s*)?(,|;|and|or)(?:\s*\})?[\s$]*")
-_ANNOUNCED = re.compile(r":\s*\n\s*")
-_SENTENCE = re.compile(r"(?<=[^\d\s.][.!?])\s+|(?<=\d[.!?])\s+(?=[A-Z])|\n+")
+_BOX = re.compile(r"\\(?:f?boxed|fbox)(?:\s*\{|\s+(?=[^\s{]))")
+_TOKEN = re.compile(r"[^\s{}$]+")
+_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+")
 
 
 def has_format(response: str) -> bool:
@@ -67,37 +59,57 @@ def extract_answer(response: str) -> str:
     return tail.partition("</answer>")[0].strip()
 
 
+def judged_text(response: str) -> str:
+    """The text of a whole response that is compared with the gold: the only extractor, for rewards and all scores."""
+    return final_answer(extract_answer(response))
+
+
 def final_answer(text: str) -> str:
-    r"""The expression that `text` ends with: the last `\boxed{}`, else what its last sentence says, else all of it."""
+    r"""The expression that `text` ends with: the last `\boxed{}`, else what its last sentences say, else all of it."""
     boxed = last_boxes(text)
     if boxed is not None:
         return boxed.strip()
+    tail = ending(text)
+    return whole(tail) or announced(tail) or concluded(tail)
+
+
+def ending(text: str) -> str:
+    """The end of `text`, as a reader sees it. One endless word comes back whole, to be refused by its length."""
     if len(text) > TAIL_CHARS and not any(c.isspace() for c in text[-TAIL_CHARS:]):
-        return text  # one endless word: refused by its length
-    tail = text[-TAIL_CHARS:].strip()
-    if _is_expression(tail) or _MATH.fullmatch(tail):
-        return tail
-    sentences = [s for s in _SENTENCE.split(_ANNOUNCED.sub(": ", tail)) if s.strip()]
-    saying = [s for s in sentences if _SAYS.search(s)] or [s for s in sentences if _MATHS.search(s)] or sentences
-    return _said(saying[-1]) if saying else ""
+        return text
+    return readable(text[-TAIL_CHARS:]).strip()
+
+
+def whole(tail: str) -> str:
+    """The text itself where it is one answer and no sentence, else an empty text."""
+    return tail if len(tail) > TAIL_CHARS or MATH.fullmatch(tail) or _is_expression(tail) else ""
 
 
 def last_boxes(text: str) -> str | None:
-    r"""The inside of the last balanced `\boxed{...}`, or None. Boxes joined by commas, `and`, `or` go together."""
+    r"""The inside of the last balanced `\boxed{...}`, or None. Boxes joined by nothing or `and` are a list."""
     opened = deque(_BOX.finditer(text), maxlen=MAX_BOXES)
     parts: list[str] = []
     later: int | None = None
     while opened:
         box = opened.pop()
-        end = _closing(text, box.end())
-        joint = _JOINT.fullmatch(text, end, later) if end and later is not None else None
+        inside, end = _inside(text, box)
+        joint = JOINT.fullmatch(text, end, later) if end and later is not None else None
         if end and (later is None or joint):
-            parts += [f" {joint[1]} "] if joint else []
-            parts.append(text[box.end() : end - 1])
+            parts += [f" {separator(joint)} "] if joint else []
+            parts.append(inside)
             later = box.start()
         elif later is not None:
             break
     return "".join(reversed(parts)) if parts else None
+
+
+def _inside(text: str, box: re.Match[str]) -> tuple[str, int]:
+    """What a box holds, and the position after it; 0 where its brace is never closed. `\\boxed 7` holds 7."""
+    if not box[0].endswith("{"):
+        token = _TOKEN.match(text, box.end())
+        return (token[0].rstrip(".,;"), box.end() + len(token[0].rstrip(".,;"))) if token else ("", 0)
+    end = _closing(text, box.end())
+    return text[box.end() : end - 1], end
 
 
 def _closing(text: str, start: int) -> int:
@@ -112,41 +124,7 @@ def _closing(text: str, start: int) -> int:
 
 def _is_expression(text: str) -> bool:
     """True for a text that is itself an answer: one line with at most three words outside of LaTeX commands."""
-    if "\n" in text.strip():
+    if "\n" in text:
         return False
-    plain = re.sub(r"\\(?:text|mathrm|textbf|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", text)
-    return len(re.findall(r"[A-Za-z]{2,}", plain)) <= 3 and not any(r.search(plain) for r in (_SAYS, _VERB, _MATH))
-
-
-def _said(sentence: str) -> str:
-    """What a sentence names as the answer: after `answer is`, before `is the answer`, its last formulas, its verb."""
-    if _DENIAL.search(sentence):
-        return ""
-    before, named, _ = sentence.partition(" is the answer")
-    said = None
-    for said in _SAYS.finditer(sentence):  # noqa: B007 - the last one is wanted
-        pass
-    rest = before if named else sentence[said.end() :] if said else sentence
-    formulas = _last_formulas(rest)
-    if formulas and not HEDGE.search(rest):
-        return formulas
-    if said is None:
-        verbs = list(_VERB.finditer(rest))
-        rest = rest[verbs[-1].end() :] if verbs else rest
-    rest = _END.sub("", rest.strip())
-    numbers = _PLAIN_NUMBER.findall(rest)
-    in_words = len(numbers) == 1 and len(re.findall(r"[A-Za-z]{2,}", rest)) > 1 and "\\" not in rest
-    return numbers[0] if in_words and not HEDGE.search(rest) else rest
-
-
-def _last_formulas(text: str) -> str:
-    """The last formula in dollar marks; with those before it that are joined to it by commas or `and`."""
-    found = list(_MATH.finditer(text))
-    parts: list[str] = []
-    for match, after in zip(reversed(found), [None, *reversed(found)], strict=False):
-        joint = _JOINT.fullmatch(text, match.end(), after.start()) if after else None
-        if after is not None and joint is None:
-            break
-        parts += [f" {joint[1]} "] if joint else []
-        parts.append(next(part for part in match.groups() if part is not None))
-    return "".join(reversed(parts))
+    plain = _TEXT_COMMAND.sub(" ", text)
+    return len(re.findall(r"[A-Za-z]{2,}", plain)) <= 3 and not names(plain)

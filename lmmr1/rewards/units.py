@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 
+_CURRENCIES = {"dollar": "$", "usd": "$", "euro": "€", "eur": "€", "gbp": "£", "yen": "¥", "rupee": "₹", "r": "₹"}
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*percent\s*\}|\\text\{\s*%\s*\}|(?:percent|per cent|pct)\b)\s*$")
 _CURRENCY = re.compile(
-    r"^\s*([+-]?)\s*(\\\$|\$|€|£|¥|USD|EUR|Rs\.?)\s*(?=[\d.\\-])|(?<=\d)\s*(dollars?|euros?|USD|EUR|€|£|cents?)\s*$"
+    r"^\s*([+-]?)\s*(\\\$|\$|€|£|¥|₹|USD|EUR|GBP|Rs\.?)\s*(?=[\d.\\-])"
+    r"|(?<=\d)\s*(dollars?|euros?|pounds? sterling|yen|yuan|rupees?|USD|EUR|GBP|\\\$|\$|€|£|¥|₹|cents?)\s*$"
 )
 _DEGREES = re.compile(r"\s*(?:\^\{\\circ\}|(?<=[\d\s])degrees?)\s*$")
 _UNIT = re.compile(
-    r"(?<=[\d})])\s*(?:\\(?:text|mathrm|mbox|rm)\s*\{\s*([^{}]*?)\s*\}|(?<=[\d\s})])([A-Za-z][A-Za-z/ ]*?))"
+    r"(?:(?<=[\d})])|(?<=\\pi))\s*"
+    r"(?:\\(?:text|mathrm|mbox|rm)\s*\{\s*([^{}]*?)\s*\}|(?<=[\d\s})])([A-Za-z][A-Za-z/ ]*?))"
     r"(\s*\^\s*\{?\s*(\d)\s*\}?)?\s*$"
 )
+
+_SINGLE = re.compile(r"[+-]?(?:\d[\d.,/]*|\\frac\{\d+\}\{\d+\})(?:\s*(?:\\pi|\\sqrt\{\d+\}))?")
+"""A number that a unit of one letter may follow."""
 
 _UNITS: dict[str, str] = {
     "centimeter": "cm", "centimetre": "cm", "meter": "m", "metre": "m", "kilometer": "km", "kilometre": "km",
@@ -27,6 +33,12 @@ _PLAIN_UNITS = {
     *_UNITS, *"cm m km mm in ft mi yd s min h g kg mg l ml lb oz sq per cubic".split(),  # noqa: SIM905 - a row of words
     *"day week month year people point".split(),  # noqa: SIM905
 }  # fmt: skip
+_VALUES = re.compile(
+    r"th$|third|hal[fv]|quarter|squared|cubed|factorial|hundred|thousand|illion|dozen|choose|times|plus|minus|root|over"
+    r"|percent|sqrt|sinh?$|cosh?$|tanh?$|infinity|theta|alpha|beta|gamma|delta|lambda|sigma|omega"
+)
+"""Words that change the number before them."""
+
 r"""Words that are units without `\text{}` around them."""
 
 
@@ -48,7 +60,7 @@ def _strip_currency(text: str) -> tuple[str, str]:
     if match is None:
         return text, ""
     sign = (match[2] or match[3]).lower().lstrip("\\").rstrip("s.")
-    sign = {"dollar": "$", "usd": "$", "euro": "€", "eur": "€"}.get(sign, sign)
+    sign = _CURRENCIES.get(sign, sign)
     return _CURRENCY.sub(lambda m: m[1] or "", text), sign
 
 
@@ -56,10 +68,27 @@ def _strip_measure(text: str) -> tuple[str, str]:
     match = _UNIT.search(text)
     if match is None or not (name := (match[1] or match[2] or "").strip()):
         return text, ""
-    words = [w.rstrip("s") if len(w) > 2 else w for w in re.split(r"[\s/]+", name.lower().rstrip("."))]
-    if match[2] and not all(word in _PLAIN_UNITS for word in words):
-        return text, ""  # `2x` and `3yx^2` are products, not units
+    words = [
+        w[:-1] if len(w) > 2 and w.endswith("s") and not w.endswith("ss") else w
+        for w in re.split(r"[\s/]+", name.lower().rstrip("."))
+    ]
+    if match[1] and any(map(_VALUES.search, words)):
+        return text, ""  # `3 \\text{ million}`
+    if match[2] and (not all(map(_is_unit, words)) or _is_product(text[: match.start(2)], name)):
+        return text, ""  # `2x`, `2t` and `3yx^2` are products, not units
     return text[: match.start()], _UNITS.get(" ".join(words), " ".join(words)) + (match[4] or "")
+
+
+def _is_unit(word: str) -> bool:
+    """True for a unit and for what may be counted: `18 students`, but not `18 million` or `3 halves`."""
+    return word in _PLAIN_UNITS or (len(word) > 3 and _VALUES.search(word) is None)
+
+
+def _is_product(before: str, name: str) -> bool:
+    """True where a letter is a variable: without a space before it, or behind more than a single number."""
+    if len(name) > 1:
+        return False
+    return not before[-1:].isspace() or _SINGLE.fullmatch(before.strip()) is None
 
 
 def percentages(wanted: str, found: str) -> list[tuple[str, str]]:
