@@ -16,6 +16,7 @@ from typing import Any
 from lmmr1.rewards import values
 from lmmr1.rewards.bases import based, has_subscript, settle_bases
 from lmmr1.rewards.latex import to_latex
+from lmmr1.rewards.notation import OR, bracket, canonical, unnamed
 from lmmr1.rewards.options import gold_letter
 from lmmr1.rewards.sentence import HEDGE
 from lmmr1.rewards.units import percentages, same_unit, strip_unit
@@ -28,13 +29,6 @@ _DECIMAL = re.compile(r"[+-]?\d*\.\d+")
 _WORD = r"[A-Za-z][A-Za-z.'-]*"
 _TEXT = re.compile(rf"(?:\\(?:text|mathrm|mbox|textbf)\s*\{{)?\s*({_WORD}(?:[\s,]+{_WORD})*)\s*\}}?")
 _SEVERAL = re.compile(r"(?i)[,;]|\\pm|\\(?:text\{\s*)?(?:or|and)|\b(?:or|and)\b")
-_JOINED = re.compile(
-    r"\s*,?\s*(?:\\(?:text|mbox)\s*\{\s*,?\s*(?:or|and)\s*\}|(?<![A-Za-z\\])(?:or|and)(?![A-Za-z]))\s*"
-)
-_TURNED = re.compile(r"([^<>=,\\]+)(>|\\geq?\b)([^<>=,\\]+)(>|\\geq?\b)([^<>=,\\]+)")
-_FLIP = {">": "<", r"\ge": r"\le ", r"\geq": r"\le "}
-_ASSIGNED = re.compile(r"\A([^=<>]*\d[^=<>A-Za-z]*)=\s*([A-Za-z])\Z")
-_LETTERS = re.compile(r"(?<![\\A-Za-z{])[a-z]{2,3}(?![A-Za-z}])")
 _WORDS = re.compile(rf"\\(?:text|mathrm|mbox|textbf)\s*\{{\s*{_WORD}\s*\}}")
 _STRAY = re.compile(r"\\frac\{[^{}]*\}\{[^{}]*\}\s*\d|(?<![_\d])\d+\s+\d")
 _UNLIKE = {
@@ -45,17 +39,6 @@ _UNLIKE = {
     ("tuple", "bare"),
     ("bare", "tuple"),
 }
-_OR = re.compile(r"\s*,?\s*(?:\\(?:text|mbox)\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\lor|\\vee)\s*")
-_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt)(?:q|qslant)?(?![A-Za-z])")
-_EITHER = re.compile(r"\A\s*(?:\\text\s*\{\s*)?(?:either|both)\b\s*\}?\s*")
-_DOTS = re.compile(r"(?<=[,;])\s*(?:\\[lcdv]?dots[bcmio]?(?![A-Za-z])|\.\.\.)\s*(?=[,;]|\Z)")
-"""An ellipsis in a list, read as a member of its own."""
-
-_BUILDER = re.compile(
-    r"\\\{\s*([a-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid|\\vert|\||:|\\colon)\s*(.*(?:[<>]|\\[lg]).*)\\\}"
-)
-_NAMED_LIST = re.compile(r"\s*([A-Za-z]|\([a-z](?:\s*,\s*[a-z])+\))\s*=\s*([(\[][^=]*[)\]]|\\\{[^=]*\\\})\s*")
-_NAMED = re.compile(r"\s*([a-z])\s*=\s*([^=,]+)")
 _NAME = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _TIME = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?")
 _MARKUP = re.compile(r"[\\^_$={}<>|]|\d")
@@ -156,7 +139,7 @@ def math_equal(gold: str, answer: str) -> str:
 def _by_value(wanted: str, found: str) -> str:
     """The verdict on two texts without units."""
     wanted, found = unnamed(canonical(wanted), canonical(found))
-    if (_bracket(wanted), _bracket(found)) in _UNLIKE:
+    if (bracket(wanted), bracket(found)) in _UNLIKE:
         return "different"
     pairs = percentages(wanted, found)
     try:
@@ -176,50 +159,6 @@ def _by_value(wanted: str, found: str) -> str:
     return "equal" if equal else "different"
 
 
-def canonical(latex: str) -> str:
-    """One way of writing lists, turned inequalities and products of letters."""
-    latex = _DOTS.sub(r" \\Xi ", _EITHER.sub("", latex))
-    if alternatives := _BUILDER.fullmatch(latex):
-        latex = alternatives[2]
-    if len(_OR.split(latex)) > 1 and all(_INEQUALITY.search(part) for part in _OR.split(latex)):
-        return latex
-    latex = _JOINED.sub(", ", latex)
-    latex = _TURNED.sub(lambda m: m[5] + _FLIP[m[4]] + m[3] + _FLIP[m[2]] + m[1], latex)
-    latex = _ASSIGNED.sub(r"\2 = \1", latex)
-    return _LETTERS.sub(lambda m: " ".join(m[0]), latex)
-
-
-def unnamed(wanted: str, found: str) -> tuple[str, str]:
-    """Both without the name of a list, where one has it or both the same: `I = (2, 5)`; `x=2, y=5` as `(x,y)=(2,5)`."""
-    one, two = _NAMED_LIST.fullmatch(wanted), _NAMED_LIST.fullmatch(found)
-    if one and one[1].startswith("(") and not two:
-        names = [name.strip() for name in one[1].strip("() ").split(",")]
-        given = dict(_NAMED.findall(found))
-        if sorted(names) == sorted(given) and len(given) == len(found.split(",")):
-            return one[2], "(" + ", ".join(given[name].strip() for name in names) + ")"
-    if one and two and one[1] != two[1]:
-        return wanted, found
-    return (one[2] if one and "=" not in found.removeprefix(two[0] if two else "") else wanted), (
-        two[2] if two else found
-    )
-
-
-def _bracket(text: str) -> str:
-    """What encloses a list: `set`, `tuple`, `closed`, `bare`; or an empty text for what is no list."""
-    text = text.strip()
-    ends = {(r"\{", r"\}"): "set", ("(", ")"): "tuple", ("[", "]"): "closed"}
-    name = next((name for (left, right), name in ends.items() if text.startswith(left) and text.endswith(right)), "")
-    depth, commas, first_closes = 0, 0, len(text)
-    for at, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        commas += char == "," and depth == 0
-        if depth == 0 and char in ")]}":
-            first_closes = min(first_closes, at)
-    if commas:
-        return "bare"
-    return name if name and first_closes == len(text) - 1 and "," in text else ""
-
-
 @lru_cache(maxsize=4096)
 def expression(latex: str) -> Any:
     """What math-verify's LaTeX grammar makes of `latex`: a sympy object without floats. Raises Unparsable.
@@ -228,7 +167,7 @@ def expression(latex: str) -> Any:
     """
     if _STRAY.search(latex) or has_subscript(latex):
         raise Unparsable(latex)
-    parts = _OR.split(latex)
+    parts = OR.split(latex)
     return values.union(parts) if len(parts) > 1 else values.read(latex)
 
 

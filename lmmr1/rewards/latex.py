@@ -31,7 +31,9 @@ _THOUSANDS = re.compile(r"(?<![\d.,(\[{])(\d{1,3}(?:(?:,\\!\s*|\{,\}|\\,|,)\d{3}
 _MARKED_THOUSANDS = re.compile(r"(?<!\d)(\d{1,3}(?:(?:,\\!\s*|\{,\})\d{3})+)(?!\d)")
 _SPACED_THOUSANDS = re.compile(r"([^\w]*\d{1,3})((?: \d{3})+)(?!\d)(?=\D*(?:\^\{?\d\}?\s*)?\Z)")
 _BARE_FRACTION = re.compile(r"\\frac\s*(\d|\\pi)\s*(\d|[a-z]|\\pi)(?![\dA-Za-z])")
-_CIRC = re.compile(r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|\\degree(?![A-Za-z])")
+_CIRC = re.compile(
+    r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*(?:\\circ|\\text\s*\{\s*o\s*\}|o)\s*\}|\\text\s*\{\s*o\s*\})|\\degree(?![A-Za-z])"
+)
 _CONSTANT = re.compile(
     r"\\(?:mathrm|mathit|text|textrm|operatorname|mathbf)\s*(?:\{\s*([eid])\s*\}|\s([eid])(?![A-Za-z]))"
 )
@@ -39,6 +41,9 @@ _CONSTANT = re.compile(
 
 _MIXED = re.compile(r"(?<![\d.}])(\d+)\s+(\d+)\s*/\s*(\d+)(?!\d)")
 _LEADING_WORDS = re.compile(r"\A\\text\s*\{[^{}]*[A-Za-z]{2}[^{}]*\}\s*(?=\\?\$?\s*[\\\d(\[+-])")
+_LABEL = re.compile(r"\A\s*\\text(?:bf|rm)?\s*\{\s*\(?[A-J][).]\s*\}\s*(?=[\\\d$(\[+-])")
+"""The letter of an option before its value."""
+
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _PAIRS = (
     ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ('"', '"'), ("\u201c", "\u201d"),
@@ -98,7 +103,7 @@ def _latex_forms(text: str) -> str:
     text = _CONSTANT.sub(lambda m: m[1] or m[2], text)
     text = _CIRC.sub(r"^{\\circ}", text)
     text = _REPEATING.sub(_repeating, _TO.sub(":", text))
-    return _COLON.sub(":", _LEADING_WORDS.sub("", text))
+    return _COLON.sub(":", _LABEL.sub("", _LEADING_WORDS.sub("", text)))
 
 
 def _plain_forms(text: str) -> str:

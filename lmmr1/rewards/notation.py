@@ -1,0 +1,96 @@
+"""One way of writing lists, equations, inequalities and products of letters. LaTeX in, LaTeX out."""
+
+from __future__ import annotations
+
+import re
+
+_JOINED = re.compile(
+    r"\s*,?\s*(?:\\(?:text|mbox)\s*\{\s*,?\s*(?:or|and)\s*\}|(?<![A-Za-z\\])(?:or|and)(?![A-Za-z]))\s*"
+)
+_TURNED = re.compile(r"([^<>=,\\]+)(>|\\geq?\b)([^<>=,\\]+)(>|\\geq?\b)([^<>=,\\]+)")
+_FLIP = {">": "<", r"\ge": r"\le ", r"\geq": r"\le "}
+_ASSIGNED = re.compile(r"\A([^=<>]*\d[^=<>A-Za-z]*)=\s*([A-Za-z])\Z")
+_LETTERS = re.compile(r"(?<![\\A-Za-z{])[a-z]{2,3}(?![A-Za-z}])")
+OR = re.compile(r"\s*,?\s*(?:\\(?:text|mbox)\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\lor|\\vee)\s*")
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt)(?:q|qslant)?(?![A-Za-z])")
+_EITHER = re.compile(r"\A\s*(?:\\text\s*\{\s*)?(?:either|both)\b\s*\}?\s*")
+_DOTS = re.compile(r"(?<=[,;])\s*(?:\\[lcdv]?dots[bcmio]?(?![A-Za-z])|\.\.\.)\s*(?=[,;]|\Z)")
+"""An ellipsis in a list, read as a member of its own."""
+
+_BUILDER = re.compile(
+    r"\\\{\s*([a-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid|\\vert|\||:|\\colon)\s*(.*(?:[<>]|\\[lg]).*)\\\}"
+)
+_NAMED_LIST = re.compile(r"\s*([A-Za-z]|\([a-z](?:\s*,\s*[a-z])+\))\s*=\s*([(\[][^=]*[)\]]|\\\{[^=]*\\\})\s*")
+_PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
+_NAMED = re.compile(r"\s*([a-z])\s*=\s*([^=,]+)")
+
+
+def canonical(latex: str) -> str:
+    """One way of writing lists, turned inequalities and products of letters."""
+    latex = _DOTS.sub(r" \\Xi ", _EITHER.sub("", latex))
+    if alternatives := _BUILDER.fullmatch(latex):
+        latex = alternatives[2]
+    if len(OR.split(latex)) > 1 and all(_INEQUALITY.search(part) for part in OR.split(latex)):
+        return latex
+    latex = _both_signs(_JOINED.sub(", ", latex))
+    latex = _TURNED.sub(lambda m: m[5] + _FLIP[m[4]] + m[3] + _FLIP[m[2]] + m[1], latex)
+    latex = _ASSIGNED.sub(r"\2 = \1", latex)
+    return _LETTERS.sub(lambda m: " ".join(m[0]), latex)
+
+
+def _both_signs(latex: str) -> str:
+    """Each member of a list that has one plus-minus sign as two members."""
+    if latex.startswith(r"\{") and latex.endswith(r"\}"):
+        return r"\{" + _both_signs(latex[2:-2]) + r"\}"
+    parts = top_level(latex)
+    if not any(len(_PLUS_MINUS.findall(part)) == 1 for part in parts):
+        return latex
+    both = []
+    for part in parts:
+        name, equals, value = part.rpartition("=")
+        signs = ("+-", "-+") if len(_PLUS_MINUS.findall(part)) == 1 else ("",)
+        members = [_PLUS_MINUS.sub(lambda m, s=s: s[m[0] == r"\mp"], value) if s else value for s in signs]
+        both += [f"{name}{equals}{members[0]}", *members[1:]]
+    return ", ".join(both)
+
+
+def top_level(text: str) -> list[str]:
+    """The parts between commas that stand outside of brackets."""
+    parts, depth, start = [], 0, 0
+    for at, char in enumerate(text):
+        depth += (char in "([{") - (char in ")]}")
+        if char == "," and depth == 0:
+            parts.append(text[start:at])
+            start = at + 1
+    return [*parts, text[start:]]
+
+
+def unnamed(wanted: str, found: str) -> tuple[str, str]:
+    """Both without the name of a list, where one has it or both the same: `I = (2, 5)`; `x=2, y=5` as `(x,y)=(2,5)`."""
+    one, two = _NAMED_LIST.fullmatch(wanted), _NAMED_LIST.fullmatch(found)
+    given = dict(_NAMED.findall(found))
+    if bracket(one[2] if one else wanted) == "tuple" and len(given) == len(found.split(",")):
+        names = re.findall(r"[a-z]", one[1]) if one else sorted(given)
+        if sorted(names) == sorted(given):
+            return one[2] if one else wanted, "(" + ", ".join(given[name].strip() for name in names) + ")"
+    if one and two and one[1] != two[1]:
+        return wanted, found
+    return (one[2] if one and "=" not in found.removeprefix(two[0] if two else "") else wanted), (
+        two[2] if two else found
+    )
+
+
+def bracket(text: str) -> str:
+    """What encloses a list: `set`, `tuple`, `closed`, `bare`; or an empty text for what is no list."""
+    text = text.strip()
+    ends = {(r"\{", r"\}"): "set", ("(", ")"): "tuple", ("[", "]"): "closed"}
+    name = next((name for (left, right), name in ends.items() if text.startswith(left) and text.endswith(right)), "")
+    depth, commas, first_closes = 0, 0, len(text)
+    for at, char in enumerate(text):
+        depth += (char in "([{") - (char in ")]}")
+        commas += char == "," and depth == 0
+        if depth == 0 and char in ")]}":
+            first_closes = min(first_closes, at)
+    if commas:
+        return "bare"
+    return name if name and first_closes == len(text) - 1 and "," in text else ""
