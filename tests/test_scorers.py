@@ -132,10 +132,12 @@ def test_the_official_rule_gives_the_released_counts(name):
 @needs_outputs
 @pytest.mark.parametrize("name", RELEASED)
 def test_our_rule_on_raw_responses_agrees_with_the_released_labels(name):
+    """Not all of them: our rule knows that `30` is the option `30 cm`, a letter in marks and `3ab` for `3 a b`; the
+    benchmark's compares the texts (`lmmr1 score --disagreements` lists them with a cause)."""
     answered, _ = load(OUTPUTS / f"{name}.jsonl", DATA)
     options = [a for a in answered if a.item.choices]
     free = [a for a in answered if not a.item.choices][::6]
-    for rows, least in ((options, 0.97), (free, 0.98)):
+    for rows, least in ((options, 0.95), (free, 0.98)):
         marks = list(math_verify([(a.item, a.row.response) for a in rows]))
         same = [mark.correct == a.row.correct for a, mark in zip(rows, marks, strict=True)]
         assert sum(same) / len(same) >= least

@@ -51,8 +51,9 @@ def short_pool():
         yield pool
 
 
-def test_every_golden_pair_has_its_verdict(pool):
-    rows = lines("verifier_pairs.jsonl")
+@pytest.mark.parametrize("name", ["verifier_pairs.jsonl", "verifier_pairs_kinds.jsonl"])
+def test_every_golden_pair_has_its_verdict(pool, name):
+    rows = lines(name)
     verdicts = pool.judge([question(row) for row in rows])
     wrong = [
         f"{row['gold']!r} <- {row['response']!r}: {v.note}, but {row['accuracy']} since {row['why']}"

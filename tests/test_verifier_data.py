@@ -23,9 +23,17 @@ def rows(name: str) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
+CATEGORIES = {"verifier_pairs.jsonl": 30, "verifier_pairs_kinds.jsonl": 20}
+
+
+@pytest.fixture(scope="module", params=CATEGORIES)
+def name(request) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def pairs() -> list[dict]:
-    return rows("verifier_pairs.jsonl")
+def pairs(name) -> list[dict]:
+    return rows(name)
 
 
 def test_pairs_are_well_formed(pairs):
@@ -45,11 +53,11 @@ def test_there_are_enough_and_no_two_are_the_same(pairs):
     assert [key for key, n in keys.items() if n > 1] == []
 
 
-def test_every_category_has_right_and_wrong_answers(pairs):
+def test_every_category_has_right_and_wrong_answers(pairs, name):
     verdicts = defaultdict(Counter)
     for pair in pairs:
         verdicts[pair["category"]][pair["accuracy"]] += 1
-    assert len(verdicts) >= 30
+    assert len(verdicts) >= CATEGORIES[name]
     for category, count in verdicts.items():
         least = 1 if category in ONE_SIDED else 5
         assert count[0] >= least and count[1] >= least, (category, count)
