@@ -19,7 +19,7 @@ from lmmr1.types import Rollout
 
 SCORER = "lmmr1.rewards"
 
-SCORER_REVISION = 2
+SCORER_REVISION = 3
 """Bump when a change in the rule may alter a score: records of the old rule are then measured again."""
 
 VERIFIER = VerifierPool()
