@@ -35,8 +35,9 @@ from evals.records import EvalRecord, Protocol, read_records, write_records
 from evals.registry import find
 from evals.samples import SampleRow, read_samples, write_samples
 from evals.workers import as_many_as_fit, loaded
+from lmmr1.checkpoint_files import examine_files
 from lmmr1.exits import exit_code
-from lmmr1.files import KINDS, seal_folder, verify, verify_weights, write
+from lmmr1.files import KINDS, TEMPLATES, seal_folder, verify, verify_weights, write
 from lmmr1.hub_commits import is_hub_id, resolve, snapshot, split_revision
 from lmmr1.lock import owned
 from lmmr1.types import UserError
@@ -107,10 +108,17 @@ def _load(model: Candidate, options: Options) -> EvalModel:
 
 
 def check_inputs(model: str, benchmarks: list[str], options: Options) -> None:
-    """Check names, data, model and judge as `evaluate` does, and stop there. Raises UserError."""
+    """Check names, data, model and judge as `evaluate` does, and stop there. Raises UserError.
+
+    Of a model on the Hub its name alone: nothing is fetched.
+    """
     with tempfile.TemporaryDirectory(prefix="lmmr1-evals-") as workspace:
-        identify_after_names(model, benchmarks)
+        found = identify_after_names(model, benchmarks)
         require_judge(plan(benchmarks, Path(workspace), options), options)
+    if found.revision is None:
+        from lmmr1.checkpoint import examine
+
+        examine(found.weights)
 
 
 def identify_after_names(model: str, benchmarks: Sequence[str]) -> Candidate:
@@ -277,7 +285,7 @@ def _add_timing(out: Path, entries: dict[str, dict[str, float]]) -> None:
 def identify(model: str) -> Candidate:
     """A model without a manifest. Its key: `weights-` and 16 hex digits over its files, or `owner/name@commit`.
 
-    Raises UserError where it is neither a checkpoint folder nor on the Hub.
+    Raises UserError where it is neither a whole checkpoint folder nor on the Hub.
     """
     folder = Path(model)
     if not folder.exists():
@@ -286,10 +294,9 @@ def identify(model: str) -> Candidate:
         repository, asked = split_revision(model)
         commit = resolve(repository, asked)
         return Candidate(repository, f"{repository}@{commit[:12]}", commit)
-    listed = folder.iterdir() if folder.is_dir() else ()
-    files = sorted(p for p in listed if p.suffix in KINDS)
-    if not any(p.suffix == ".safetensors" for p in files) or not (folder / "config.json").is_file():
-        raise UserError(f"{model}: not a checkpoint folder, it needs config.json and *.safetensors files")
+    examine_files(folder)
+    files = sorted(p for p in folder.glob("[!.]*") if p.suffix in KINDS and p.is_file())
+    files += sorted(folder.glob(TEMPLATES))
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
@@ -329,6 +336,7 @@ def _verify_files(model: Candidate, path: Path, digest: str | None) -> None:
         raise UserError(f"{path}: its weights {model.weights!r} are no folder here; run from the folder it was made in")
     if digest:
         verify_weights(folder, digest, fix)
+    examine_files(folder)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

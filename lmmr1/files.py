@@ -22,6 +22,8 @@ from lmmr1.types import UserError
 SUMS = "SHA256SUMS"
 KINDS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Files that a checkpoint is loaded from: weights, configuration, tokenizer, chat template, image processor."""
+TEMPLATES = "additional_chat_templates/*.jinja"
+"""Further chat templates: the one place below the folder that is loaded from."""
 NOTES = ("pretrain.json",)
 """Files of those kinds that only say how a checkpoint was made."""
 LARGE = 256 << 20
@@ -192,9 +194,10 @@ def are_weights(folder: Path, expected: str, digests: dict[str, str] | None = No
 def _digests(folder: Path, known: dict[str, str]) -> dict[str, str]:
     """{name: sha256} of the files of a checkpoint, by name."""
     files = sorted(f for f in folder.glob("[!.]*") if f.suffix in KINDS and f.name not in NOTES and f.is_file())
+    files += sorted(folder.glob(TEMPLATES))
     if not any(f.suffix == ".safetensors" for f in files):
         raise UserError(f"{folder}: not a checkpoint folder, it holds no .safetensors file")
-    return {f.name: known.get(f.name) or sha256_file(f) for f in files}
+    return {f.relative_to(folder).as_posix(): known.get(f.name) or sha256_file(f) for f in files}
 
 
 def _overall(digests: dict[str, str]) -> str:

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import logging as transformers_logging
 
-from lmmr1.hf import AutoModelForImageTextToText, AutoProcessor, BaseModelOutputWithPooling
-from lmmr1.hub_commits import is_hub_id
+from lmmr1.checkpoint import locate, read_model, read_processor, render, require_finite, require_fit, stop_tokens
+from lmmr1.hf import BaseModelOutputWithPooling
 from lmmr1.types import Sample, UserError
 
 CACHED_IMAGES = 1024
@@ -76,8 +76,8 @@ class Policy:
         return self.model.config.get_text_config().max_position_embeddings
 
     def render(self, sample: Sample) -> str:
-        """The prompt as text: the chat template with the generation prompt."""
-        return self.processor.apply_chat_template(sample.messages, add_generation_prompt=True, tokenize=False)
+        """The prompt as text: the chat template with the generation prompt. Raises UserError where it refuses."""
+        return render(self.processor, sample.messages, f"{self.source}, sample {sample.id!r}")
 
     def encode(self, samples: Sequence[Sample], max_prompt_length: int) -> dict[str, torch.Tensor]:
         """Processor output for P prompts, left-padded: input_ids (P, T), attention_mask (P, T), pixel_values, ...
@@ -243,87 +243,25 @@ def load_policy(
     max_pixels: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> Policy:
-    """Load a checkpoint folder, or a Hub id at a commit. Raises UserError where it is neither, or an architecture that
-    we cannot train.
+    """Load a checkpoint folder, or a Hub id at a commit (None: its newest). Raises UserError where it is neither, not
+    whole, or an architecture that we cannot train.
 
     Without `dtype`: bf16 on a GPU for inference, fp32 on a CPU and for what is trained.
     """
-    folder = Path(source)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise UserError(
-            f"{source}: not a checkpoint folder, it has no config.json; give a folder in Hugging Face format"
-        )
-    if not folder.exists() and not is_hub_id(source):
-        raise UserError(f"{source}: no such checkpoint folder, and not a Hub id of the form owner/name")
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
-    processor = load_processor(source, revision, min_pixels, max_pixels)
+    folder, revision = locate(source, revision)
+    processor = read_processor(folder, min_pixels, max_pixels)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = dtype or (torch.bfloat16 if device == "cuda" and not trainable else torch.float32)
-    try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(
-            source, revision=revision, dtype=dtype, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError) as e:
-        raise _not_loadable(source, e) from None
-    check_supported(model, source)
+    model = read_model(folder, dtype).to(device)
+    require_fit(model, processor, folder)
+    require_finite(model.named_parameters(), folder)
     use_linear_patch_embedding(model)
     tokenizer = processor.tokenizer
     model.requires_grad_(trainable)
     stop_ids = stop_tokens(tokenizer, model.generation_config)
-    return Policy(model.to(device).train(trainable), processor, source, tokenizer.pad_token_id, stop_ids, revision)
-
-
-def stop_tokens(tokenizer: Any, generation_config: Any) -> tuple[int, ...]:
-    """The tokenizer's end token and all that the checkpoint's generation config names (Qwen2.5-VL's: two), sorted.
-
-    vLLM and TRL stop at the same.
-    """
-    named = generation_config.eos_token_id
-    return tuple(sorted({tokenizer.eos_token_id, *([named] if isinstance(named, int) else named or ())}))
-
-
-def load_processor(
-    source: str, revision: str | None = None, min_pixels: int | None = None, max_pixels: int | None = None
-) -> Any:
-    """A checkpoint's tokenizer, chat template and image processor, with other bounds of the image area if given.
-
-    Raises UserError where they cannot be loaded.
-    """
-    try:
-        processor = AutoProcessor.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, KeyError) as e:
-        raise _not_loadable(source, e) from None
-    for how_it_was_loaded in ("local_files_only", "is_local"):  # saved with it, they would depend on $HF_HUB_OFFLINE
-        processor.tokenizer.init_kwargs.pop(how_it_was_loaded, None)
-    pixels = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    processor.image_processor.size = dict(processor.image_processor.size) | {k: v for k, v in pixels.items() if v}
-    return processor
-
-
-def _not_loadable(source: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]
-    return UserError(f"{source}: cannot be loaded as an image-text-to-text checkpoint: {reason}")
-
-
-def check_supported(model: Any, source: str) -> None:
-    """Raise UserError unless the text layers are those that `suffix.py` computes: full attention, SiLU, no dropout."""
-    config = model.config.get_text_config()
-    found = {
-        "layer_types": set(getattr(config, "layer_types", None) or ["full_attention"]),
-        "hidden_act": config.hidden_act,
-        "attention_dropout": config.attention_dropout,
-        "model_type": model.config.model_type,
-    }
-    wanted = {
-        "layer_types": {"full_attention"},
-        "hidden_act": "silu",
-        "attention_dropout": 0.0,
-        "model_type": "qwen2_5_vl",
-    }
-    for key, value in wanted.items():
-        if found[key] != value:
-            raise UserError(f"{source}: {key} is {found[key]!r}; this core computes {value!r} only")
+    return Policy(model.train(trainable), processor, source, tokenizer.pad_token_id, stop_ids, revision)
 
 
 def use_linear_patch_embedding(model: Any) -> None:

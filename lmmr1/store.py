@@ -1,6 +1,7 @@
 """Checkpoints: content-addressed, resumable, never overwritten in place.
 
 checkpoints/{key}/final/      the finished model in Hugging Face format, sealed; manifest.json beside it is written last
+checkpoints/{key}/begun/      the processor of the result, kept before anything is computed
 checkpoints/{key}/resume/     step-N folders: weights, optimizer state, the logs' lengths; the newest good one counts
 checkpoints/{key}/steps.jsonl, completions.jsonl, timings.jsonl    what the run wrote so far
 """
@@ -25,11 +26,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lmmr1 import NUMERICS
+from lmmr1.checkpoint import examine
 from lmmr1.config import TrainConfig
 from lmmr1.files import seal, seal_folder, sha256_file, sha256_weights, verify, verify_weights, write, writing
 from lmmr1.hub_commits import is_hub_id, resolve, snapshot, split_revision
 from lmmr1.lora import save_adapters
-from lmmr1.policy import Policy, load_processor
+from lmmr1.policy import Policy
 from lmmr1.processes import ALONE, Processes, as_sharded, whole
 from lmmr1.types import Manifest, TrainingData, TrainingError, UserError
 
@@ -87,13 +89,14 @@ def adopt(weights: str, name: str) -> Manifest:
         name: what the manifest calls it.
 
     Raises:
-        UserError: there is no such folder, it holds no weights, or the commit or its files cannot be had.
+        UserError: there is no such folder, it is no whole checkpoint, or the commit or its files cannot be had.
     """
     folder, revision = Path(weights), None
     if not folder.is_dir() and is_hub_id(weights):
         weights, asked = split_revision(weights)
         revision = resolve(weights, asked)
         folder = snapshot(weights, revision)
+    examine(str(folder))
     digest = sha256_weights(folder)
     return replace(_manifest(digest[:16], weights, digest, None, {"adopted": name}), revision=revision)
 
@@ -130,6 +133,11 @@ class Store:
     def final(self) -> Path:
         """The finished model's folder."""
         return self.folder / "final"
+
+    @property
+    def begun(self) -> Path:
+        """The processor of the result: the parent's own, without training's bounds of the image area."""
+        return self.folder / "begun"
 
     def resume(self, trained: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
         """Load the newest whole resume point and cut the logs back to it. Returns the step to continue after, or 0.
@@ -240,10 +248,28 @@ class Store:
         self._cut_logs(dict.fromkeys(LOGS, 0))
         return None
 
+    def begin(self, parent: Manifest) -> None:
+        """Examine the parent, keep its processor for the result, and rehearse saving, before anything is computed.
+
+        What cannot be saved is found now, and not when there is a trained model to lose. Raises UserError.
+        """
+        model, processor = examine(parent.weights, parent.revision)
+        with saving(self.begun):
+            folder = _fresh(self.begun)
+            try:
+                model.save_pretrained(folder / "rehearsal", state_dict={})
+                processor.save_pretrained(folder)
+            except (ValueError, TypeError, AttributeError) as e:
+                reason = " ".join(str(e).split())[:300]
+                raise UserError(f"{parent.weights}: a model trained from it could not be saved ({reason})") from None
+            shutil.rmtree(folder / "rehearsal")
+
     def finish(self, policy: Policy, parent: Manifest, cfg: TrainConfig, data: TrainingData) -> Manifest:
         """Write the model in Hugging Face format (rename at the end) and return its manifest."""
         weights = self._whole(dict(policy.model.named_parameters())) if self.processes.sharded else None
         if self.processes.main:
+            if not self.begun.is_dir():
+                self.begin(parent)
             self._write_final(policy, weights, parent, cfg, data)
         self.processes.collect(None)  # none goes on before the files are there
         return read_manifest(self.folder / "manifest.json")
@@ -261,8 +287,12 @@ class Store:
             if policy.peft is not None:
                 save_adapters(policy.peft, partial / "adapter")
             policy.model.save_pretrained(partial, state_dict=weights)
-            load_processor(policy.source, policy.revision).save_pretrained(partial)  # not the image bounds of training
+            self.add_processor(partial)
         self.publish(partial, parent, cfg, data)
+
+    def add_processor(self, folder: Path) -> None:
+        """Copy what `begin` kept; the parent's folder is not needed any more."""
+        shutil.copytree(self.begun, folder, dirs_exist_ok=True)
 
     def publish(self, partial: Path, parent: Manifest, cfg: TrainConfig, data: TrainingData) -> Manifest:
         """Make `partial`, a whole model in Hugging Face format, the sealed result (by renaming); its manifest."""
@@ -276,8 +306,13 @@ class Store:
         manifest = _manifest(self.key, str(self.final), digest, parent.key, cfg.model_dump())
         manifest = replace(manifest, data_sha256=data.sha256, data_source=data.source, system_prompt=data.system_prompt)
         write_manifest(self.folder / "manifest.json", manifest)
-        shutil.rmtree(self.folder / "resume", ignore_errors=True)
+        self._clear()
         return manifest
+
+    def _clear(self) -> None:
+        """Take away what only an unfinished run needs."""
+        for left in (self.folder / "resume", self.begun):
+            shutil.rmtree(left, ignore_errors=True)
 
     def finished(self) -> Manifest | None:
         """The manifest of a finished run, or None. Raises UserError where anything of it is damaged."""
@@ -291,8 +326,7 @@ class Store:
             verify_weights(self.final, manifest.weights_sha256, fix)
             for name in LOGS:
                 verify(self.folder / name, fix)
-            # of a run that was killed right after its manifest
-            shutil.rmtree(self.folder / "resume", ignore_errors=True)
+            self._clear()  # of a run that was killed right after its manifest
         return manifest
 
 

@@ -76,6 +76,7 @@ def _run(
     cfg: TrainConfig, parent: Manifest, samples: list[Sample], data: TrainingData, store: Store, report_to: Reporting
 ) -> Manifest:
     """The stage itself, from the newest resume point to the finished checkpoint."""
+    store.processes.of_main(lambda: None if rank() and cfg.trainer == "trl" else store.begin(parent))
     if cfg.trainer == "trl":
         from lmmr1 import trl_trainer
 
@@ -104,7 +105,7 @@ def _run(
             store.log("completions.jsonl", *completion_rows(step, kept_P, batch.advantages[:, 0].tolist()))
             store.log("timings.jsonl", seconds)
             trackers.log(step, metrics, seconds)
-            if step % cfg.save_steps == 0 and step < cfg.max_steps:
+            if step % cfg.save_steps == 0 or step == cfg.max_steps:  # whatever happens to the result, it is not lost
                 store.save(step, learner.trained, learner.optimizer)
             bar.advance(task)
     return store.finish(learner.finished(), parent, cfg, data)

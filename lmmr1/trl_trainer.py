@@ -24,11 +24,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForImageTextToText, PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from lmmr1.checkpoint import load_processor, loading, savable, stop_tokens
 from lmmr1.config import TrainConfig
 from lmmr1.data import prompt_batches
 from lmmr1.hub_commits import snapshot
 from lmmr1.metrics import completion_rows, step_metrics, timings
-from lmmr1.policy import load_processor, open_image, stop_tokens, use_linear_patch_embedding
+from lmmr1.policy import open_image, use_linear_patch_embedding
 from lmmr1.rewards import score, verifier_pool
 from lmmr1.schedule import rates
 from lmmr1.store import Store
@@ -73,6 +74,7 @@ def train(
     folder = store.folder / "final.partial"
     write_model(trainer, weights, folder)
     if trainer.is_world_process_zero():
+        store.add_processor(folder)
         store.publish(folder, parent, cfg, data)
     trainer.accelerator.wait_for_everyone()
     manifest = store.finished()
@@ -120,10 +122,9 @@ def load(weights: str, on_cpu: bool) -> PreTrainedModel:
 
     Raises UserError where it cannot be loaded.
     """
-    try:
+    with loading(Path(weights)):  # examined when the run began; here DeepSpeed or FSDP may shard it meanwhile
         model = AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(f"{weights}: cannot be loaded for training: {' '.join(str(e).split())[:300]}") from None
+    model.generation_config = savable(model.generation_config)
     if on_cpu:  # elsewhere weights may be sharded, and only the module's own forward gathers them
         use_linear_patch_embedding(model)
     return model
@@ -286,7 +287,7 @@ class RunLog(TrainerCallback):
 
 
 def write_model(trainer: Trainer, weights: str, folder: Path) -> None:
-    """The trained model in Hugging Face format, an adapter merged into it; the processor is the parent's, unchanged."""
+    """The trained model in Hugging Face format, an adapter merged into it."""
     vars(trainer.model.config).pop("use_cache", None)  # transformers' Trainer put it there for its own time
     if trainer.is_world_process_zero():
         shutil.rmtree(folder, ignore_errors=True)
@@ -297,7 +298,6 @@ def write_model(trainer: Trainer, weights: str, folder: Path) -> None:
     if (folder / "adapter_config.json").exists():
         merge_adapter(weights, folder)
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and it names this machine
-    load_processor(weights).save_pretrained(folder)
 
 
 def merge_adapter(weights: str, folder: Path) -> None:

@@ -44,7 +44,7 @@ def prompts(spec: dict[str, Any], seed: int, out: Path, checkpoint: Path | None 
 def _check(spec: dict[str, Any], checkpoint: Path | None) -> PromptCheck | None:
     if checkpoint is None:
         return None
-    from lmmr1.policy import load_processor
+    from lmmr1.checkpoint import load_processor
     from lmmr1.store import read_manifest
     from reproduce.hub import PromptCheck
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -39,12 +40,13 @@ JUDGE = "http://127.0.0.1:9/v1"
 
 
 @pytest.fixture
-def exploding(tmp_path) -> Path:
-    """A checkpoint folder that passes for one until it is loaded."""
+def exploding(tmp_path, tiny_model) -> Path:
+    """A checkpoint folder that passes for one until it is loaded: its files are whole, its layers too few."""
     folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text("{not json")
-    (folder / "model.safetensors").write_bytes(b"not weights")
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= {"num_hidden_layers": 9, "layer_types": None}
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

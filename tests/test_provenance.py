@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from evals.records import read_records
-from evals.run import Candidate, Options, evaluate, read_manifest
+from evals.run import Candidate, Options, evaluate, identify, read_manifest
 from lmmr1.config import LossConfig, SamplingConfig, TrainConfig
 from lmmr1.data import read_samples, training_data
 from lmmr1.files import are_weights, sha256_weights
@@ -45,7 +45,7 @@ for base in map(Path, sys.argv[1:]):
 ADOPT = """
 import json, sys
 from dataclasses import asdict
-from lmmr1.policy import load_processor
+from lmmr1.checkpoint import load_processor
 from lmmr1.hub_commits import require_whole
 from lmmr1.store import adopt
 from lmmr1.types import UserError
@@ -230,24 +230,45 @@ def test_a_damaged_file_in_the_cache_is_named_before_it_is_evaluated(world, eval
     assert "delete" in done.stderr and "models--me--tiny" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "name", ["chat_template.jinja", "tokenizer.json", "processor_config.json", "config.json", "model.safetensors"]
-)
-def test_any_file_that_a_checkpoint_is_loaded_from_changes_its_key(tmp_path, tiny_model, name):
-    shutil.copytree(tiny_model, tmp_path / "copy")
-    before = adopt(str(tmp_path / "copy"), "tiny")
-    data = (tmp_path / "copy" / name).read_bytes()
-    (tmp_path / "copy" / name).write_bytes(data + b"\n")
-    after = adopt(str(tmp_path / "copy"), "tiny")
-    assert before.key != after.key and before.weights_sha256 != after.weights_sha256
-    assert before.key == adopt(str(tiny_model), "tiny").key
+ALL_FILES = (
+    "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "processor_config.json",
+    "tokenizer.json", "tokenizer_config.json", "additional_chat_templates/tools.jinja", "preprocessor_config.json",
+)  # fmt: skip
+
+
+def keys_of(folder):
+    """As an arm's checkpoint, and as the model of `lmmr1 eval`."""
+    return adopt(str(folder), "tiny").key, identify(str(folder)).key
+
+
+@pytest.mark.parametrize("name", ALL_FILES)
+def test_any_file_that_a_checkpoint_is_loaded_from_changes_its_keys(tmp_path, tiny_model, name):
+    copy, file = tmp_path / "copy", tmp_path / "copy" / name
+    shutil.copytree(tiny_model, copy)
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        text = (copy / ("processor_config.json" if name.endswith("json") else "chat_template.jinja")).read_text()
+        file.write_text(json.dumps(json.loads(text)["image_processor"]) if name.endswith("json") else text)
+    before = keys_of(copy)
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if name.endswith("safetensors") else data + b"\n")
+    after = keys_of(copy)
+    assert not {*before} & {*after}
+    file.write_bytes(data)
+    assert keys_of(copy) == before
+
+
+def test_every_file_of_the_model_changes_its_keys(tiny_model):
+    assert {f.name for f in tiny_model.iterdir()} <= set(ALL_FILES)
 
 
 def test_notes_seals_and_folders_inside_do_not_change_a_key(tmp_path, tiny_model):
     shutil.copytree(tiny_model, tmp_path / "copy")
-    for name in ("pretrain.json", ".verified.json", "SHA256SUMS", "adapter/config.json"):
+    for name in ("README.md", ".verified.json", "SHA256SUMS", "adapter/config.json", ".git/config.json", ".git/HEAD"):
         (tmp_path / "copy" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "copy" / name).write_text("{}")
+    assert keys_of(tmp_path / "copy") == keys_of(tiny_model)
+    (tmp_path / "copy/pretrain.json").write_text("{}")
     assert adopt(str(tmp_path / "copy"), "tiny").key == adopt(str(tiny_model), "tiny").key
 
 

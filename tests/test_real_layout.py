@@ -11,8 +11,9 @@ from PIL import Image
 
 import lmmr1.train as train_module
 from evals.generation import generate_all, greedy, load_model
+from lmmr1.checkpoint import load_processor
 from lmmr1.data import read_samples
-from lmmr1.policy import load_policy, load_processor
+from lmmr1.policy import load_policy
 from lmmr1.store import read_manifest
 from lmmr1.types import Sample, UserError
 from reproduce import hub, prepare

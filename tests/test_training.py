@@ -10,11 +10,11 @@ import torch
 
 from lmmr1 import NUMERICS
 from lmmr1 import train as train_module
+from lmmr1.checkpoint import load_processor
 from lmmr1.config import RewardConfig, SamplingConfig, TrainConfig
 from lmmr1.data import read_samples
 from lmmr1.learner import Learner
 from lmmr1.lock import owned
-from lmmr1.policy import load_processor
 from lmmr1.schedule import learning_rate
 from lmmr1.store import Store, adopt, read_parent, run_key, sha256_file, sha256_weights, write_manifest
 from lmmr1.train import train
@@ -294,7 +294,7 @@ def test_schedule():
 
 
 def test_a_folder_without_weights_cannot_be_adopted(tmp_path):
-    with pytest.raises(UserError, match="no .safetensors file"):
+    with pytest.raises(UserError, match="not a checkpoint folder"):
         adopt(str(tmp_path), "empty")
 
 
