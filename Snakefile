@@ -17,6 +17,7 @@ from reproduce.start import require_ready, tell_jobs
 try:
     plan = Plan.load(config)
     plan.check_judge()
+    plan.check_checkpoints()
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from lmmr1.checkpoint_files import AGAIN, examine_files, weight_files
 from lmmr1.exits import shortage
-from lmmr1.hf import AutoModelForImageTextToText, AutoProcessor
+from lmmr1.hf import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from lmmr1.hub_commits import is_hub_id, resolve, snapshot, split_revision
 from lmmr1.types import UserError
 
@@ -68,8 +68,8 @@ def locate(source: str, revision: str | None = None) -> tuple[Path, str | None]:
 
 
 @contextlib.contextmanager
-def loading(folder: Path) -> Iterator[None]:
-    """Inside, transformers loads, without a word: whatever it raises for a bad file becomes one UserError."""
+def loading(folder: Path, what: str) -> Iterator[None]:
+    """Inside, transformers loads `what`, without a word: all that it raises for a bad file becomes one UserError."""
     said = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -79,8 +79,8 @@ def loading(folder: Path) -> Iterator[None]:
     except Exception as e:  # it has no errors of its own: KeyError, TypeError, ZeroDivisionError, ...
         if isinstance(e, torch.OutOfMemoryError) or shortage(e):
             raise
-        reason = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
-        raise UserError(f"{folder}: cannot be loaded as an image-text-to-text checkpoint: {reason}") from None
+        reason = f"{type(e).__name__}: {' '.join(str(e).replace(str(folder), folder.name).split())[:160]}"
+        raise UserError(f"{folder}: {what} cannot be loaded ({reason}); {AGAIN}") from None
     finally:
         transformers_logging.set_verbosity(said)
 
@@ -100,7 +100,9 @@ def load_processor(
 
 def read_processor(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
     """The same of a folder whose files were examined."""
-    with loading(folder):
+    with loading(folder, "config.json"):
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)  # the processor reads it, and would be blamed
+    with loading(folder, "tokenizer or image processor"):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     tokenizer = processor.tokenizer
     for how_it_was_loaded in ("local_files_only", "is_local"):  # saved with it, they would depend on $HF_HUB_OFFLINE
@@ -130,11 +132,11 @@ def _use_template(processor: Any, folder: Path) -> None:
     for content in (PROBE, [{"type": "image"}, {"type": "text", "text": PROBE}]):
         said, marks = render(processor, [{"role": "user", "content": content}], str(folder)), content is not PROBE
         if PROBE not in said or said.count(processor.image_token) != marks:
-            shown = f"{said.count(processor.image_token)} marks {processor.image_token} for {int(marks)} images"
-            what = "the question is lost" if PROBE not in said else shown
+            shown = f"{said.count(processor.image_token)} marks {processor.image_token} for {int(marks)} image"
             raise UserError(
-                f"{folder}: the chat template does not fit a vision-language model ({what}); "
-                "take the template of the checkpoint that it was made from"
+                f"{folder}: the chat template does not fit {type(processor).__name__} "
+                f"({'the question is lost' if PROBE not in said else shown}); "
+                "take both from the checkpoint that it was made from"
             )
 
 
@@ -156,7 +158,7 @@ def read_model(folder: Path, dtype: torch.dtype, on_meta: bool = False) -> Any:
     Raises UserError where its tensors are not those that config.json asks for, or it is one that `suffix.py` does not
     compute.
     """
-    with loading(folder):
+    with loading(folder, "the model"):
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             ignore_mismatched_sizes=True, **({"device_map": {"": "meta"}} if on_meta else {}),
@@ -178,11 +180,15 @@ def _require_same_tensors(info: dict[str, Any], folder: Path) -> None:
         which = " (vocab_size)" if name.endswith(("embed_tokens.weight", "lm_head.weight")) else ""
         raise UserError(f"{folder}: tensor {name} has {sizes}{which}; get both from one place")
     kinds = {
-        "missing": sorted(info["missing_keys"]),
-        "too many": sorted(n for n in info["unexpected_keys"] if not n.endswith(BUFFERS)),
+        "missing tensors": sorted(info["missing_keys"]),
+        "tensors too many": sorted(n for n in info["unexpected_keys"] if not n.endswith(BUFFERS)),
     }
-    if found := [f"{len(names)} tensors are {what}, {names[0]} first" for what, names in kinds.items() if names]:
-        raise UserError(f"{folder}: weights and config.json do not fit: {'; '.join(found)}; get both from one place")
+    if found := [f"{what}: {names[0]}{_and_more(names)}" for what, names in kinds.items() if names]:
+        raise UserError(f"{folder}: weights and config.json do not fit, {'; '.join(found)}; get both from one place")
+
+
+def _and_more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _shape(size: Iterable[int]) -> str:
@@ -208,8 +214,10 @@ def savable(generation: GenerationConfig) -> GenerationConfig:
         generation.validate(strict=True)
         return generation
     except (ValueError, TypeError):
-        tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
-        return GenerationConfig(do_sample=False, **{name: getattr(generation, name) for name in tokens})
+        padding = {
+            k: v for k in ("bos_token_id", "pad_token_id") if isinstance(v := getattr(generation, k), int) and v >= 0
+        }
+        return GenerationConfig(do_sample=False, eos_token_id=generation.eos_token_id, **padding)
 
 
 def _untied(folder: Path) -> UserError:
@@ -233,7 +241,7 @@ def require_finite(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) ->
     for name, tensor in tensors:
         if not tensor.sum().isfinite() and not (finite := tensor.isfinite()).all():  # a sum is quick and needs no room
             bad = int((~finite).sum())
-            raise UserError(f"{folder}: tensor {name} has {bad} values that are NaN or infinite; {AGAIN}")
+            raise UserError(f"{folder}: tensor {name} has values that are NaN or infinite ({bad}); {AGAIN}")
 
 
 # -------------------------------------------------------------------------------------------------- both of one model
@@ -248,9 +256,12 @@ def require_fit(model: Any, processor: Any, folder: Path) -> None:
             f"{folder}: the tokenizer has token {tokenizer.convert_ids_to_tokens(last)!r} as number {last}, the model "
             f"{rows} embeddings (vocab_size); take the tokenizer that belongs to these weights"
         )
-    for number in stop_tokens(tokenizer, model.generation_config):
-        if number not in range(rows):
-            raise UserError(f"{folder}/generation_config.json: eos_token_id {number} is none of {rows} tokens; mend it")
+    for token in _end_tokens(model.generation_config):
+        if not isinstance(token, int) or token not in range(rows):
+            raise UserError(
+                f"{folder}/generation_config.json: eos_token_id {token!r} is no number of the model's {rows} tokens; "
+                "mend it"
+            )
     mark = processor.image_token
     if processor.image_token_id != config.image_token_id or mark not in tokenizer.get_vocab():
         raise UserError(
@@ -266,13 +277,15 @@ def require_fit(model: Any, processor: Any, folder: Path) -> None:
             )
 
 
+def _end_tokens(generation_config: Any) -> list[Any]:
+    """All that a generation config names: none, one or several."""
+    named = generation_config.eos_token_id
+    return list(named) if isinstance(named, list | tuple) else [] if named is None else [named]
+
+
 def stop_tokens(tokenizer: Any, generation_config: Any) -> tuple[int, ...]:
     """The tokenizer's end token and all that the checkpoint's generation config names (Qwen2.5-VL's: two), sorted.
 
-    vLLM and TRL stop at the same. Raises UserError for what is no number.
+    Our engines, vLLM and TRL stop at the same.
     """
-    named = generation_config.eos_token_id
-    named = named if isinstance(named, list | tuple) else [] if named is None else [named]
-    if bad := [token for token in named if not isinstance(token, int)]:
-        raise UserError(f"generation_config.json: eos_token_id {bad[0]!r} is not a token's number; mend it")
-    return tuple(sorted({tokenizer.eos_token_id, *named}))
+    return tuple(sorted({tokenizer.eos_token_id, *_end_tokens(generation_config)}))

@@ -41,7 +41,6 @@ INSTEAD = {
     "*.pt": "pickled weights, which could run code and are never loaded; convert them to .safetensors",
     "*.pth": "pickled weights, which could run code and are never loaded; convert them to .safetensors",
     "*.gguf": "weights in GGUF format; give the checkpoint that they were made from",
-    "*.safetensors": f"weights without {INDEX}, which names them; {AGAIN}",
     "*/config.json": "a folder that holds a checkpoint's folder; give that one",
 }
 """What may lie where a model's weights should, the first that is found, and what to do then."""
@@ -85,6 +84,7 @@ def _adapter(folder: Path) -> UserError:
     if any((folder / name).exists() for name in (WHOLE, INDEX)):
         what = "an adapter beside whole weights, and which of both is meant nobody can tell"
         return UserError(f"{folder}/adapter_config.json: {what}; move the adapter's files to another folder")
+    _require_whole(folder / "adapter_config.json")
     base = read_object(folder / "adapter_config.json").get("base_model_name_or_path") or "its base"
     return UserError(
         f"{folder}: an adapter, not a model (adapter_config.json); merge it into {base} and give the merged folder "
@@ -96,7 +96,7 @@ def _instead(folder: Path) -> str:
     """What lies here in the place of a model, as the end of a sentence."""
     for pattern, what in INSTEAD.items():
         if found := next(iter(sorted(folder.glob(pattern))), None):
-            return f" but {found.relative_to(folder)}: {what}"
+            return f", but {found.relative_to(folder)}: {what}"
     return "; give a folder in Hugging Face format"
 
 
@@ -199,7 +199,9 @@ def weight_files(folder: Path) -> list[Path]:
     if whole.exists() or whole.is_symlink():
         return [whole]
     if not index.exists():
-        raise UserError(f"{folder}: no weights, neither {WHOLE} nor {INDEX}{_instead(folder)}")
+        shards = any(folder.glob("*-of-*.safetensors"))
+        rest = f", which says what is in which shard; {AGAIN}" if shards else _instead(folder)
+        raise UserError(f"{folder}: no weights, neither {WHOLE} nor {INDEX}{rest}")
     return [folder / name for name in sorted(set(_weight_map(index).values()))]
 
 

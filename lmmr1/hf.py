@@ -23,7 +23,7 @@ def _import_without_sklearn(module: str) -> None:
 
 _import_without_sklearn("transformers.generation.candidate_generator")
 
-from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: E402
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: E402
 from transformers.modeling_outputs import BaseModelOutputWithPooling  # noqa: E402
 
-__all__ = ["AutoModelForImageTextToText", "AutoProcessor", "BaseModelOutputWithPooling"]
+__all__ = ["AutoConfig", "AutoModelForImageTextToText", "AutoProcessor", "BaseModelOutputWithPooling"]

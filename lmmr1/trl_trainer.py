@@ -122,7 +122,9 @@ def load(weights: str, on_cpu: bool) -> PreTrainedModel:
 
     Raises UserError where it cannot be loaded.
     """
-    with loading(Path(weights)):  # examined when the run began; here DeepSpeed or FSDP may shard it meanwhile
+    with loading(
+        Path(weights), "the model"
+    ):  # examined when the run began; here DeepSpeed or FSDP may shard it meanwhile
         model = AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32, use_safetensors=True)
     model.generation_config = savable(model.generation_config)
     if on_cpu:  # elsewhere weights may be sharded, and only the module's own forward gathers them

@@ -17,6 +17,7 @@ import psutil
 from huggingface_hub import try_to_load_from_cache
 
 from evals.agents.football_gfootball import built_version, home
+from lmmr1.checkpoint_files import examine_files
 from lmmr1.types import UserError
 from reproduce.judge import served_models
 from reproduce.judge_service import vllm
@@ -147,6 +148,8 @@ def _sources(plan: Plan) -> list[Finding]:
 
 def _source(what: str, kind: str, repo: str | None, file: str, reachable: bool) -> Finding:
     local = Path(file) if repo is None else Path(repo) / file
+    if kind == "model" and (fault := _fault(Path(str(repo)))):
+        return Finding("missing", what, "not whole", fault)
     if local.exists():
         return Finding("ok", what, "on this machine")
     if repo is None or not _HUB_ID.match(repo):
@@ -157,6 +160,16 @@ def _source(what: str, kind: str, repo: str | None, file: str, reachable: bool) 
         return Finding("ok", what, "to be fetched from the Hub")
     fix = f"hf download {repo} --repo-type {kind} where there is network, then set HF_HOME to that cache"
     return Finding("missing", what, "neither here nor reachable", fix)
+
+
+def _fault(model: Path) -> str:
+    """What is wrong with the files of a checkpoint that lies on this machine; empty where it does not."""
+    try:
+        if model.exists():
+            examine_files(model)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _hub_reachable() -> bool:

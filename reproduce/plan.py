@@ -300,6 +300,14 @@ class Plan:
         if not profile.force:
             self.evaluations.check_judge(profile.machine, profile.executor, profile.resources.evaluate.gpus)
 
+    def check_checkpoints(self) -> None:
+        """Raises UserError where a folder that the plan adopts holds no whole checkpoint; the Hub is not asked."""
+        from lmmr1.checkpoint_files import examine_files
+
+        for model in self.adopted_models:
+            if Path(model).exists():
+                examine_files(Path(model))
+
     def judge_file(self, round_: Round, arm: str) -> list[str]:
         """The file of the service that tells an arm's evaluation where its judge is; none where no service runs.
 
