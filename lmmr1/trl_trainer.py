@@ -104,9 +104,12 @@ def build(
     if longest > context:
         raise UserError(f"sampling: prompts and completions of up to {longest} tokens, but {weights} has {context}")
     processor.tokenizer.padding_side = "left"
+    stop_ids = stop_tokens(processor.tokenizer, model.generation_config)
+    if args.use_vllm:  # TRL tells its own `generate` all of them, and leaves vLLM to what it finds in its files
+        args.generation_kwargs = {"stop_token_ids": list(stop_ids), **(args.generation_kwargs or {})}
     trainer = Trainer(
         cfg,
-        Rewards(cfg, scorer, stop_tokens(processor.tokenizer, model.generation_config)),
+        Rewards(cfg, scorer, stop_ids),
         model=model,
         args=args,
         train_dataset=dataset(cfg, samples),

@@ -18,6 +18,7 @@ from evals.samples import read_samples
 from lmmr1 import store as store_module
 from lmmr1 import train as train_module
 from lmmr1.config import RewardConfig, SamplingConfig, TrainConfig
+from lmmr1.data import read_samples as read_prompts
 from lmmr1.files import sha256_weights
 from lmmr1.learner import Learner
 from lmmr1.policy import load_policy
@@ -218,6 +219,18 @@ def test_vllm_stops_at_all_of_them(two_stops, monkeypatch, make_samples):
     model.engine.generate(make_samples(1), SamplingConfig(max_completion_length=4, temperature=0), 1, (0,))
     wanted = json.loads((two_stops / "generation_config.json").read_text())["eos_token_id"]
     assert sorted(vllm_standin.LLM.started[0].asked[0].stop_token_ids) == sorted(wanted)
+
+
+def test_trl_tells_vllm_all_of_them(two_stops, prompts, monkeypatch, tmp_path):
+    from lmmr1 import trl_trainer
+
+    monkeypatch.setattr(
+        trl_trainer, "Trainer", lambda *_, args, **__: types.SimpleNamespace(args=args, remove_callback=id)
+    )
+    args, _ = trl_trainer.arguments(CFG.model_copy(update={"trainer": "trl", "engine": "vllm"}), tmp_path)
+    built = trl_trainer.build(CFG, str(two_stops), read_prompts(prompts), print, args)
+    wanted = json.loads((two_stops / "generation_config.json").read_text())["eos_token_id"]
+    assert sorted(built.args.generation_kwargs["stop_token_ids"]) == sorted(wanted)
 
 
 # ------------------------------------------------------------------------------------------------ the end of training
