@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -16,12 +17,10 @@ from reproduce.bundle import INDEX, read_index, unpack_bundle, verify_bundle, wr
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, tiny_model, monkeypatch):
     """results/x with one adopted checkpoint and a record, below the working directory."""
     base = tmp_path / "here"
-    weights = base / "checkpoints/abc/final"
-    weights.mkdir(parents=True)
-    (weights / "model.safetensors").write_bytes(bytes(range(256)) * 9)
+    shutil.copytree(tiny_model, base / "checkpoints/abc/final")
     monkeypatch.chdir(base)
     write_manifest(Path("results/x/baseline/0/manifest.json"), adopt("checkpoints/abc/final", "test"))
     record = Path("results/x/baseline/0/eval/b/record.json")

@@ -435,17 +435,16 @@ def test_engines_are_needed_where_the_plan_uses_them(monkeypatch):
     assert states == ["note", "missing"]
 
 
-def test_local_weights_and_data_need_no_network(bare, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+def test_local_weights_and_data_need_no_network(bare, tiny_model, tmp_path):
     (tmp_path / "my.jsonl").write_text("{}")
     config = {
         "profile": "single_gpu",
         "arms": ["fre"],
-        "base_model": str(tmp_path),
+        "base_model": str(tiny_model),
         "data": {"fre": {"file": str(tmp_path / "my.jsonl")}},
     }
     found = {f.what: f.state for f in doctor.examine(Plan.load(config))}
-    assert found[str(tmp_path)] == found["data of stage fre"] == "ok"
+    assert found[str(tiny_model)] == found["data of stage fre"] == "ok"
     gone = {f.what: f for f in doctor.examine(Plan.load(config | {"data": {"fre": {"file": "no.jsonl"}}}))}
     assert gone["data of stage fre"].state == "missing" and "no.jsonl" in gone["data of stage fre"].found
 
