@@ -7,6 +7,7 @@ numbers, drop what it does not know, and pass over damaged files; docs/checkpoin
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def locate(source: str, revision: str | None = None) -> tuple[Path, str | None]:
 @contextlib.contextmanager
 def loading(folder: Path, what: str) -> Iterator[None]:
     """Inside, transformers loads `what`, without a word: all that it raises for a bad file becomes one UserError."""
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
     said = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +14,6 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers.utils import logging as transformers_logging
 
 from lmmr1.checkpoint import locate, read_model, read_processor, render, require_finite, require_fit, stop_tokens
 from lmmr1.hf import BaseModelOutputWithPooling
@@ -248,8 +246,6 @@ def load_policy(
 
     Without `dtype`: bf16 on a GPU for inference, fp32 on a CPU and for what is trained.
     """
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
     folder, revision = locate(source, revision)
     processor = read_processor(folder, min_pixels, max_pixels)
     device = "cuda" if torch.cuda.is_available() else "cpu"
