@@ -39,8 +39,16 @@ FAMILIES = {
 }
 """Benchmark -> the name by which scorers know it, where that differs."""
 
-NO_ANSWER = ("no_answer", "no answer", "no option named", "unparsed")
+NOT_ASKED = Mark(False, "", "request failed")
+"""The verdict on a tool's message in the place of an answer: no scorer sees it, since it could be right by chance."""
+
+NO_ANSWER = ("no_answer", "no answer", "no option named", "unparsed", NOT_ASKED.note)
 """Notes that say that a scorer's own extraction found nothing to judge."""
+
+LOST = (
+    "nothing was generated, or the file lost it (VLMEvalKit's workbooks drop what begins with a URL and has over 2,079 "
+    "characters). They count as wrong."
+)
 
 BLIND = "finds no answer in any response: its score is shown, but it has no part in the gains."
 
@@ -113,6 +121,10 @@ class ArmFacts:
     with_finish: int
     """Answers whose file says why generation stopped."""
     truncated: int
+    empty: int
+    """Answers that are nothing: nothing was generated, or the file lost it."""
+    failed_requests: int
+    """Answers in whose place the tool wrote that its request had failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +226,11 @@ def _stored(right: bool | None) -> Mark | None:
 
 
 def _marks(scorer: Scorer, answers: Sequence[StoredAnswer], track: Track) -> list[Mark | None]:
-    """Marks in order; equal answers to equal problems are judged once."""
-    keys: list[tuple[Item, str]] = [(replace(answer.item, id=""), answer.response) for answer in answers]
-    distinct = list(dict.fromkeys(keys))
+    """Marks in order; equal answers to equal problems are judged once, and messages of failed requests not at all."""
+    keys = [None if answer.failure else (replace(answer.item, id=""), answer.response) for answer in answers]
+    distinct = list(dict.fromkeys(key for key in keys if key))
     marks = dict(zip(distinct, track(scorer.judge(distinct), scorer.name, len(distinct)), strict=True))
-    return [marks[key] for key in keys]
+    return [marks[key] if key else NOT_ASKED for key in keys]
 
 
 def disagreements(answers: Sequence[StoredAnswer], verdicts: Verdicts) -> list[dict[str, Any]]:
@@ -254,6 +266,8 @@ def summarise(
     found = [
         *notes,
         *(f"{name} {BLIND}" for name in blind),
+        *_unanswered(facts, answers),
+        *_equal_runs(arms, rows, answers),
         *_flags(facts, cells, base),
         *_prompt_notes(base, arms[1:], rows, answers),
     ]
@@ -275,7 +289,8 @@ def summarise(
 def _facts(arm: str, answers: Sequence[StoredAnswer]) -> ArmFacts:
     finishes = [answer.row.finish for answer in answers if answer.row.finish]
     runs = tuple(sorted({answer.run for answer in answers}))
-    return ArmFacts(arm, runs, len(answers), len(finishes), finishes.count("length"))
+    empty, failed = sum(answer.empty for answer in answers), sum(bool(answer.failure) for answer in answers)
+    return ArmFacts(arm, runs, len(answers), len(finishes), finishes.count("length"), empty, failed)
 
 
 def _cell(arm: str, name: str, rows: Sequence[int], verdicts: Verdicts) -> Cell:
@@ -304,6 +319,32 @@ def _blind(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         found[cell.scorer] += cell.n - cell.no_answer
     return [name for name, n in found.items() if n == 0 and name != OURS]
+
+
+def _unanswered(facts: Sequence[ArmFacts], answers: Sequence[StoredAnswer]) -> Iterator[str]:
+    """Notes on answers that the model did not give: they are told from wrong ones."""
+    for fact in facts:
+        if fact.failed_requests:
+            said = next(answer.failure for answer in answers if answer.arm == fact.arm and answer.failure)
+            yield (
+                f"{fact.failed_requests} of the {fact.answers} answers of {fact.arm} are the message of a request that "
+                f"failed ({said[:60]!r}), not the model's: they count as wrong; ask those again, or leave them out."
+            )
+        if fact.empty:
+            yield f"{fact.empty} of the {fact.answers} answers of {fact.arm} are empty: {LOST}"
+
+
+def _equal_runs(
+    arms: Sequence[str], rows: Mapping[str, Sequence[int]], answers: Sequence[StoredAnswer]
+) -> Iterator[str]:
+    """Notes on runs that have every answer in common: one may be a copy of the other."""
+    for arm in arms:
+        runs: dict[str, dict[str, str]] = defaultdict(dict)
+        for i in rows[arm]:
+            runs[answers[i].run][answers[i].item.id] = answers[i].response
+        for first, second in combinations(sorted(runs), 2):
+            if len(runs[first]) > 1 and runs[first] == runs[second]:
+                yield f"Runs {first or '-'} and {second or '-'} of {arm} have every answer in common: is one a copy?"
 
 
 def _flags(facts: Sequence[ArmFacts], cells: Sequence[Cell], base: str) -> Iterator[str]:

@@ -18,7 +18,10 @@ from rich.table import Table
 from lmmr1.types import UserError
 
 if TYPE_CHECKING:
-    from evals.audit import BenchmarkAudit, Cell, Gain
+    from evals.audit import ArmFacts, BenchmarkAudit, Cell, Gain
+
+FACTS = ("cut off %", "empty", "no reply")
+"""Columns of the table of scores that are the same under every scorer."""
 
 WIDTH = 130
 """Columns of the tables where standard output is no terminal."""
@@ -93,34 +96,26 @@ def _show(console: Console, result: BenchmarkAudit) -> None:
     if confusion.row_count:
         console.print(confusion)
     for note in result.notes:
-        console.print(f"  note: {_shown(note, 200)}", soft_wrap=True)
+        console.print(f"  note: {_shown(note, 400)}", soft_wrap=True)
 
 
 def _score_table(result: BenchmarkAudit) -> Table:
     table = _table("arm", "scorer")
-    for head in (
-        "cut off %",
-        "right %",
-        "no answer %",
-        "failed",
-        "only here",
-        "only ours",
-        "gain",
-        "p",
-        "vs ours",
-        "p",
-    ):
+    for head in (*FACTS, "right %", "no answer %", "failed", "only here", "only ours", "gain", "p", "vs ours", "p"):
         table.add_column(head, justify="right")
     gains = {(gain.arm, gain.scorer): gain for gain in result.gains}
     for fact in result.arms:
         runs = f" ({len(fact.runs)} runs)" if len(fact.runs) > 1 else ""
         for number, cell in enumerate(cell for cell in result.cells if cell.arm == fact.arm):
-            arm, cut = (
-                (f"{_shown(fact.arm)}{runs}", _percent(fact.truncated, fact.with_finish)) if number == 0 else ("", "")
-            )
+            arm, known = (f"{_shown(fact.arm)}{runs}", _known(fact)) if number == 0 else ("", ("",) * len(FACTS))
             columns = _gain_columns(gains.get((cell.arm, cell.scorer)))
-            table.add_row(arm, _shown(cell.scorer), cut, *_counts(cell), *columns)
+            table.add_row(arm, _shown(cell.scorer), *known, *_counts(cell), *columns)
     return table
+
+
+def _known(fact: ArmFacts) -> tuple[str, ...]:
+    """What is known of an arm's answers before they are judged, in the order of FACTS."""
+    return _percent(fact.truncated, fact.with_finish), str(fact.empty or ""), str(fact.failed_requests or "")
 
 
 def _counts(cell: Cell) -> tuple[str, ...]:

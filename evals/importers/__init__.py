@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from evals.importers.files import OWN, files_once, identity
 from evals.importers.lm_eval import read_lm_eval, read_lmms_eval
 from evals.importers.mathvision import read_mathvision
 from evals.importers.own import read_own
@@ -22,20 +23,20 @@ from evals.importers.stored import StoredAnswer
 from evals.importers.vlmevalkit import TABLES, read_vlmevalkit
 from lmmr1.types import UserError
 
-OWN = "samples.jsonl"
-
 
 def read_answers(paths: Sequence[Path], data_root: Path | None = None) -> list[StoredAnswer]:
-    """The answers in files and folders (searched through), in order of path and row.
+    """The answers in files and folders (searched through, links followed), each file once, in order of path and row.
 
     Raises UserError for a path that is missing, holds no answers, or has a file of answers that cannot be read.
     """
     answers: list[StoredAnswer] = []
+    seen: set[object] = set()
     for path in paths:
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder; give files with stored answers, or folders of them")
-        found = [answer for group in _groups(path) for answer in _read_group(group, data_root)]
-        if not found:
+        files = files_once(path, (".jsonl", *TABLES))
+        new = [file for file in files if not identity(file) & seen]
+        seen.update(*map(identity, new))
+        found = [answer for group in _groups(new) for answer in _read_group(group, data_root)]
+        if not found and len(new) == len(files):
             raise UserError(
                 f"{path}: no stored answers found; expected samples.jsonl of this suite, samples_*.jsonl of lm-eval or "
                 "lmms-eval, VLMEvalKit's prediction tables, or MathVision's released outputs"
@@ -45,9 +46,8 @@ def read_answers(paths: Sequence[Path], data_root: Path | None = None) -> list[S
     return answers
 
 
-def _groups(path: Path) -> Iterator[list[Path]]:
+def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
     """Files that belong together: each JSON lines file alone, VLMEvalKit's tables of one folder together."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
     own = {file.parent for file in files if file.name == OWN}
     tables: dict[Path, list[Path]] = {}
     for file in files:
@@ -56,10 +56,6 @@ def _groups(path: Path) -> Iterator[list[Path]]:
         elif file.suffix in TABLES and file.parent not in own:  # beside our samples the harness's file is a copy
             tables.setdefault(file.parent, []).append(file)
     yield from tables.values()
-
-
-def _hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
 def _read_group(files: list[Path], data_root: Path | None) -> list[StoredAnswer]:

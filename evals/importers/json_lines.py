@@ -50,10 +50,13 @@ def check(kind: type[Checked], row: dict[str, Any], where: str, writer: str) -> 
 def first_text(value: Any, where: str) -> str:
     """The response in `[[text, ...]]`, `[text, ...]` or `text`, the first where there are several repeats.
 
-    Raises UserError where it is no text. Log-likelihoods are nested once more.
+    null, which some servers give for nothing, is an empty text. Raises UserError where it is no text.
+    Log-likelihoods are nested once more.
     """
     for _ in range(2):
         value = value[0] if isinstance(value, list) and value else value
+    if value is None:
+        return ""
     if not isinstance(value, str):
         raise UserError(f"{where}: no response text (got {value!r:.60}); tasks scored by log-likelihood have none")
     return value

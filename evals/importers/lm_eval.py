@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evals.importers.failures import failure
 from evals.importers.json_lines import Row, check, first_text, json_lines
 from evals.importers.stored import StoredAnswer, accuracy_of, benchmark_name, cells_of, gold_of, judged
 from evals.samples import Doc, SampleRow
@@ -59,7 +60,7 @@ def read_lm_eval(path: Path) -> list[StoredAnswer]:
             continue
         sample = _lm_eval_sample(row, accuracy_of(stored), where)
         source = (benchmark_name(found[1]), path.parent.name, found[2] or "")
-        answers[row.doc_id] = StoredAnswer(*source, sample, stored, str(path))
+        answers[row.doc_id] = StoredAnswer(*source, sample, stored, str(path), failure(sample.response))
     return list(answers.values())
 
 
@@ -100,7 +101,7 @@ def read_lmms_eval(path: Path) -> list[StoredAnswer]:
         row = check(_LmmsEvalRow, raw, where, "lmms-eval")
         stored = judged((row.__pydantic_extra__ or {}).items())
         sample = _lmms_eval_sample(row, accuracy_of(stored), where)
-        answers.append(StoredAnswer(*source, sample, stored, str(path)))
+        answers.append(StoredAnswer(*source, sample, stored, str(path), failure(sample.response)))
     return answers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evals.importers.failures import failure
 from evals.importers.stored import StoredAnswer, accuracy_of, gold_of, judged
 from evals.samples import Doc, SampleRow
 from evals.scorers.predictions import Answered, load
@@ -17,9 +18,12 @@ def read_mathvision(path: Path, data_root: Path | None) -> list[StoredAnswer]:
     answered, _ = load(path, data_root)
     verdicts = [judged([("correct", answer.row.correct)]) for answer in answered]
     return [
-        StoredAnswer("mathvision", path.stem, "", _sample(answer, accuracy_of(stored)), stored, str(path))
+        StoredAnswer(
+            "mathvision", path.stem, "", _sample(answer, accuracy_of(stored)), stored, str(path),
+            failure(answer.row.response),
+        )
         for answer, stored in zip(answered, verdicts, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def _sample(answer: Answered, accuracy: float | None) -> SampleRow:

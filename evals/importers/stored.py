@@ -26,6 +26,9 @@ BENCHMARKS = (
 CELLS = ("answer_type", "precision", "error")
 """Columns of a data set that a scorer reads."""
 
+EMPTY = ("", "nan", "NaN", "None", "null", "<NA>")
+"""An answer that is nothing, as tools write it."""
+
 LETTERS = "ABCDEFGHIJ"
 
 
@@ -44,11 +47,18 @@ class StoredAnswer:
     """Verdicts that came with the file, by name."""
     source: str = ""
     """The file."""
+    failure: str = ""
+    """What a tool wrote in the place of an answer after its request had failed (`failures.py`)."""
 
     @property
     def response(self) -> str:
         """Model output, hostile by assumption."""
         return self.row.response
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was stored; tables hold `nan` or `None` for it, too."""
+        return self.response.strip() in EMPTY
 
     @cached_property
     def item(self) -> Item:

@@ -8,7 +8,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from evals.importers.failures import failure
+from evals.importers.files import RUN
 from evals.importers.stored import StoredAnswer, accuracy_of, benchmark_name, cells_of, gold_of, judged
+from evals.importers.workbook import BROKEN, read_workbook
 from evals.samples import Doc, SampleRow
 from evals.scorers.items import cell_text
 from lmmr1.types import UserError
@@ -53,11 +56,11 @@ def _table(path: Path) -> Table | None:
             good = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
             frame = pd.DataFrame([{k: cell_text(v) for k, v in row.items()} for row in rows] if good else [])
         elif path.suffix == ".xlsx":
-            frame = pd.read_excel(path, dtype=str, keep_default_na=False)
+            frame = read_workbook(path)
         else:
             separator = "\t" if path.suffix == ".tsv" else ","
             frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-    except (ValueError, OSError, KeyError) as e:  # pandas' parser errors are ValueErrors
+    except BROKEN as e:
         if re.search(DATASETS, path.stem):
             raise UserError(f"{path}: cannot be read as a table ({' '.join(str(e).split())[:150]})") from None
         return None
@@ -95,12 +98,12 @@ def _one_dataset(model: str, dataset: str, group: list[tuple[Path, Table]]) -> l
         for row in table:
             cells = [(f"{key}[{label}]" if label else key, row[key]) for key in ("hit", "score") if row.get(key, "")]
             verdicts.setdefault(row["index"], {}).update(judged(cells))
-    run = next((part for part in reversed(path.parent.parts) if re.fullmatch(r"T\d{8}[_-]\w+", part)), "")
+    run = next((part for part in reversed(path.resolve().parts[:-1]) if RUN.fullmatch(part)), "")
     name = benchmark_name(dataset)
     return [
         StoredAnswer(
             name, model, run, _sample(name, row, verdicts[row["index"]], f"{path}, row {number}"),
-            verdicts[row["index"]], str(path),
+            verdicts[row["index"]], str(path), failure(row["prediction"]),
         )
         for number, row in enumerate(rows, start=2)
     ]  # fmt: skip
