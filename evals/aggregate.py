@@ -19,7 +19,8 @@ class Estimate:
     """A value in [0, 1], its standard error and the number of rows behind it."""
 
     value: float
-    stderr: float
+    stderr: float | None
+    """None where nothing is known of the spread: one problem, or an average with such a part."""
     n: int
 
 
@@ -33,17 +34,16 @@ def mean(rows: Sequence[SampleRow], metric: str) -> Estimate:
     deviations: dict[str, float] = defaultdict(float)
     for row in rows:
         deviations[row.problem] += row.value(metric) - value
-    return Estimate(value, math.sqrt(sum(d * d for d in deviations.values())) / len(rows), len(rows))
+    error = math.sqrt(sum(d * d for d in deviations.values())) / len(rows)
+    return Estimate(value, error if len(deviations) > 1 else None, len(rows))
 
 
 def macro(parts: Iterable[Estimate]) -> Estimate:
     """Mean of estimates, each counting the same; they are taken as independent."""
     parts = list(parts)
-    return Estimate(
-        sum(p.value for p in parts) / len(parts),
-        math.sqrt(sum(p.stderr**2 for p in parts)) / len(parts),
-        sum(p.n for p in parts),
-    )
+    errors = [p.stderr for p in parts if p.stderr is not None]
+    error = math.sqrt(sum(e**2 for e in errors)) / len(parts) if len(errors) == len(parts) else None
+    return Estimate(sum(p.value for p in parts) / len(parts), error, sum(p.n for p in parts))
 
 
 def estimates(rows: Sequence[SampleRow], metric: str, benchmark: Benchmark, aggregation: str) -> dict[str, Estimate]:

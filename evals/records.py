@@ -72,13 +72,19 @@ class EvalRecord:
     """`all`, `macro`, `micro`, or the name of a category, subset or group."""
     metric: str
     value: float
-    stderr: float
+    stderr: float | None
+    """None where one problem stands behind the value: nothing is known of the spread."""
     n: int
     checkpoint: str
     """Key of the manifest, or a hash of the weights for a model given by path."""
     protocol: Protocol
     samples: str
     """File with the per-sample records, relative to the record file."""
+
+
+def error_text(record: EvalRecord, unknown: str = "-") -> str:
+    """The standard error in percent; `unknown` where it is not known, nor says anything as all answers are alike."""
+    return f"{100 * record.stderr:.2f}" if record.stderr else unknown
 
 
 def write_records(path: Path, records: list[EvalRecord]) -> None:

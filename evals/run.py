@@ -397,7 +397,8 @@ def _evaluate_all(models: list[Candidate], outs: list[Path], benchmarks: list[st
             load, workers = partial(_load, model, options), workers_for(model.weights, jobs, options)
             for r in run_jobs(load, jobs, out, options, model.key, workers):
                 if r.subset == "all":
-                    print(f"{model.key[:12]} {r.benchmark}: {r.metric} {r.value:.4f} +- {r.stderr:.4f} (n={r.n})")
+                    error = "" if r.stderr is None else f" +- {r.stderr:.4f}"
+                    print(f"{model.key[:12]} {r.benchmark}: {r.metric} {r.value:.4f}{error} (n={r.n})")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,11 @@ class Difference:
         return [*changed, *([ONE_RUN] if 1 in self.seeds else [])]
 
 
+def known(value: float, digits: int | None = None) -> float | None:
+    """A number for JSON, which has no nan."""
+    return None if math.isnan(value) else value if digits is None else round(value, digits)
+
+
 def compare_records(
     first: pd.DataFrame, second: pd.DataFrame, benchmarks: list[str] | None = None, cross_protocol: bool = False
 ) -> list[Difference]:
@@ -76,7 +82,8 @@ def _paired(
     macro = {name: (rows[rows.benchmark == name].aggregation == "macro").all() for name in names}
     designs = [design_of(items[name], macro[name]) for name in names]
     bootstrap, points = None, (rows[rows.benchmark.isin(names)].metric == "score").all()
-    if len(names) == 1 and not points and not designs[0].plain:
+    interval = difference_interval(parts, base, designs, bool(points))
+    if len(names) == 1 and not points and not designs[0].plain and not interval.unknown:
         of = (items[names[0]], designs[0].strata is not None)
         bootstrap = _bootstrap(parts[0].mean(axis=0) - base[0].mean(axis=0), *of)
     return Difference(
@@ -84,7 +91,7 @@ def _paired(
         n=sum(p.shape[1] for p in parts),
         first=float(np.mean([p.mean() for p in parts])),
         second=float(np.mean([b.mean() for b in base])),
-        interval=difference_interval(parts, base, designs, bool(points)),
+        interval=interval,
         seeds=(len(parts[0]), len(base[0])),
         bootstrap=bootstrap,
         prompts=_prompt_changes(rows[rows.benchmark.isin(names)], arms),

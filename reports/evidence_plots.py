@@ -205,7 +205,7 @@ def plot_subsets(scores: pd.DataFrame, benchmarks: list[Benchmark]) -> Figure:
     """Scores by category, a panel per benchmark that has several: MathVerse's versions, MathVision's subjects, others.
 
     scores: all rows of reports.scores, subsets among them. Dots are means over seeds with Wilson's 95 % interval for
-    the items of one run; printed values of Table 2 are not shown here but in paper_table2.
+    the items of one run, where there are several; printed values of Table 2 are not shown here but in paper_table2.
     """
     rows = scores[(scores.subset != "all") & (scores.metric == "accuracy")]
     panels = [b for b in benchmarks if rows[rows.benchmark == b.name].subset.nunique() > 1]
@@ -241,8 +241,9 @@ def _subset_panel(ax: Axes, rows: pd.DataFrame, arms: list[str]) -> None:
             of = rows[(rows.arm == arm) & (rows.subset == name)]
             if of.empty:
                 continue
-            mean, (low, high) = of.value.mean(), wilson(of.value.mean(), int(of.n.iloc[0]))
-            reach = [[max(100 * (mean - low), 0)], [max(100 * (high - mean), 0)]]
+            mean, n = of.value.mean(), int(of.n.iloc[0])
+            low, high = wilson(mean, n) if n > 1 else (math.nan, math.nan)
+            reach = np.clip([[100 * (mean - low)], [100 * (high - mean)]], 0, None)
             place = y + 0.8 * ((at + 0.5) / len(arms) - 0.5)
             ax.errorbar(100 * mean, place, xerr=reach, fmt=marker, color=colour, markersize=4, elinewidth=1.1)
     ax.set_yticks(range(len(names)), [f"{n} ({rows[rows.subset == n].n.iloc[0]})" for n in names])

@@ -28,12 +28,12 @@ import pandas as pd
 from lmmr1 import __version__
 from lmmr1.exits import INCONCLUSIVE, REGRESSION
 from lmmr1.types import UserError
-from reports.compare import MEAN, Difference, compare_published, compare_records, remark_lines, split_comparable
+from reports.compare import MEAN, Difference, compare_published, compare_records, known, remark_lines, split_comparable
 from reports.files import run_cli, write_text
 from reports.folders import folder_scores
 from reports.power import ALPHA
 from reports.rules import Rules, require_margin, rules
-from reports.statistics import adjusted
+from reports.statistics import adjusted, ends_text
 from reports.verdicts import needed_text
 from reproduce.published import registry
 
@@ -66,7 +66,7 @@ class Row:
     def facts(self, power: float) -> dict[str, Any]:
         """As plain values, in points; what would decide it where it is open."""
         d = self.difference
-        interval = {k: round(100 * v, 4) for k, v in (("low", d.interval.low), ("high", d.interval.high))}
+        interval = {k: known(100 * v, 4) for k, v in (("low", d.interval.low), ("high", d.interval.high))}
         return {
             "candidate": self.candidate,
             "benchmark": d.column,
@@ -77,8 +77,8 @@ class Row:
             "difference": round(100 * d.interval.mean, 4),
             **interval,
             "margin": round(100 * self.margin, 4),
-            "p_inferior": self.p_inferior,
-            "p_regression": self.p_regression,
+            "p_inferior": known(self.p_inferior),
+            "p_regression": known(self.p_regression),
             "verdict": self.verdict,
             "remarks": d.remarks,
             "note": needed_text(d.interval, self.margin, d.n, power, sides=1) if self.verdict == OPEN else "",
@@ -93,7 +93,7 @@ def judge(candidates: dict[str, list[Difference]], used: Rules, margin: float | 
     found = [(name, d) for name, differences in candidates.items() for d in differences]
     margins = [used.margin_of(d.column) if margin is None else margin / 100 for _, d in found]
     worse = np.array([1 - d.interval.p_at_most(-m) for (_, d), m in zip(found, margins, strict=True)])
-    tested = np.array([d.column != MEAN for _, d in found], bool)
+    tested = np.array([d.column != MEAN for _, d in found], bool) & ~np.isnan(worse)
     worse[tested] = adjusted(worse[tested], "holm")
     return [
         Row(name, d, m, d.interval.p_at_most(-m), float(p))
@@ -197,7 +197,8 @@ def junit(rows: list[Row], against: str, strict: bool, left_out: Mapping[str, st
             suite, "testcase", classname=_xml(row.candidate), name=_xml(row.difference.column)
         )
         facts = row.facts(rules().power)
-        text = "{difference:+.2f} points [{low:+.2f}, {high:+.2f}], margin {margin:g}, n = {n}. {note}".format(**facts)
+        ends = ends_text(facts["low"], facts["high"], "{:+.2f}".format)
+        text = "{difference:+.2f} points {ends}, margin {margin:g}, n = {n}. {note}".format(ends=ends, **facts)
         text = ". ".join([text.rstrip(". "), *facts["remarks"]])
         if row.verdict != PASSED:
             kind = "failure" if row.verdict in fails else "skipped"
@@ -230,7 +231,7 @@ def table_text(rows: list[Row], against: str) -> str:
             lines += [f"{row.candidate} against {against}", head]
             last = row.candidate
         f = row.facts(rules().power)
-        interval = f"[{f['low']:+.1f}, {f['high']:+.1f}]"
+        interval = ends_text(f["low"], f["high"])
         note = f" ({f['note']})" if f["note"] else ""
         lines.append(
             f"{f['benchmark']:<16}{f['value']:>8.1f}{f['reference']:>9.1f}{f['difference']:>+8.1f}  {interval:<17}"

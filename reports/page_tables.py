@@ -12,7 +12,7 @@ from reports.paper_tables import KINDS, measured_text, printed_by, row_title, ta
 from reports.provenance import Trail
 from reports.rules import Rules
 from reports.summary import side, verdict_counts
-from reports.tables import difference_texts, mean_cell, with_marks
+from reports.tables import difference_texts, spread_text, with_marks
 from reproduce.published import Registry
 
 
@@ -23,12 +23,12 @@ def table_rows(table: pd.DataFrame, titles: dict[str, str], trail: Trail, decima
     for arm, rows in with_marks(table).groupby("arm", sort=False):
         cells = []
         for _, row in rows.iterrows():
-            mean, _, half = mean_cell(row, decimals).partition(" ± ")
+            mean, spread = f"{100 * row['mean']:.{decimals}f}", spread_text(row, decimals)
             title = f"{arm_title(str(arm))} · {titles[row.column]}"
-            facts = {"accuracy": f"{mean} ± {half} %", "items": f"{row.n:,}", "seeds": row.seeds.replace(";", ", ")}
+            facts = {"accuracy": f"{mean} {spread} %", "items": f"{row.n:,}", "seeds": row.seeds.replace(";", ", ")}
             found = trail.add(title, facts, row.records)
             diff = _difference(row, f"{row.records};{base[row.column]}", title, trail, decimals)
-            cells.append({**diff, "mean": mean, "half_width": half, "column": row.column, "mean_from": found})
+            cells.append({**diff, "mean": mean, "spread": spread, "column": row.column, "mean_from": found})
         arms.append({"name": arm, "title": arm_title(str(arm)), "cells": cells})
     return arms
 
@@ -57,6 +57,7 @@ def _difference(
         return cell
     diff, ends = difference_texts(row, decimals)
     facts = {what: f"{diff} points {ends}", "p": f"{row.p:.2g}, two-sided, not corrected", "items": f"{row.n:,}"}
+    facts |= {"p": "none"} if pd.isna(row.p) else {}
     facts["seeds"] = row.seeds.replace(";", ", ").replace("|", " against ")
     return {**cell, "diff": diff, "diff_ends": ends, "mark": row.mark, "diff_from": trail.add(title, facts, records)}
 

@@ -27,6 +27,7 @@ from reports.layout import AGENT_CONTRAST, AGENTS, Benchmark, add_benchmarks_arg
 from reports.paper_cells import CSV_COLUMNS, Measured, Sheet, sheet_cells, sheets
 from reports.rules import Rules, rules
 from reports.scores import read_scores
+from reports.statistics import NO_INTERVAL
 from reports.tables import escape_latex, escape_markdown
 from reports.verdicts import HIGHER, INCONCLUSIVE, LOWER, NOT_COMPARABLE, REPRODUCED
 from reproduce.published import Registry, registry
@@ -79,7 +80,8 @@ def measured_text(row: pd.Series, decimals: int = 1) -> str:
     if pd.isna(row.measured):
         return NONE
     half = max(row.measured - row.low, row.high - row.measured)
-    return f"{value_text(row.measured, row.kind, decimals)} ± {half:.{decimals}f}"
+    spread = f"({NO_INTERVAL})" if pd.isna(row.low) else f"± {half:.{decimals}f}"
+    return f"{value_text(row.measured, row.kind, decimals)} {spread}"
 
 
 def lines_of(cells: pd.DataFrame, sheet: Sheet, kind: str, found: Registry) -> list[tuple[str, str, list[str]]]:

@@ -26,7 +26,7 @@ from reports.cells import Cells, design_of, headline, load_cells, macro_weights,
 from reports.files import read_text, run_cli, write_text
 from reports.layout import BASELINE, Benchmark, add_benchmarks_argument, arm_title, columns, parse_benchmarks
 from reports.scores import read_scores
-from reports.statistics import Design, Interval, difference_interval, score_interval
+from reports.statistics import NO_INTERVAL, Design, Interval, difference_interval, ends_text, score_interval
 from reports.tables import escape_markdown
 from reports.verdicts import ONE_RUN
 
@@ -155,6 +155,8 @@ def _gains(parts: list[np.ndarray], base: list[np.ndarray]) -> list[np.ndarray]:
 
 def word_of(main: Interval, here: Interval, change: Interval) -> str:
     """What becomes of the main protocol's gain under another one; see CAPTION."""
+    if main.unknown or here.unknown:
+        return OPEN
     there, now = main.excludes_zero, here.excludes_zero
     if there and now:
         return HOLDS if (main.low > 0) == (here.low > 0) else REVERSED
@@ -178,7 +180,7 @@ def text_rows(table: pd.DataFrame, decimals: int = 1) -> list[dict[str, Any]]:
     for (arm, protocol), rows in table.groupby(["arm", "protocol"], sort=False):
         cells = [
             {
-                "mean": f"{100 * row['mean']:.{decimals}f} ± {50 * (row.high - row.low):.{decimals}f}",
+                "mean": _score(row, decimals),
                 "gain": _points(row.gain, row.gain_low, row.gain_high, decimals),
                 "change": _points(row.change, row.change_low, row.change_high, decimals),
                 "word": row.word,
@@ -192,11 +194,19 @@ def text_rows(table: pd.DataFrame, decimals: int = 1) -> list[dict[str, Any]]:
     return found
 
 
+def _score(row: pd.Series, decimals: int) -> str:
+    spread = f"({NO_INTERVAL})" if pd.isna(row.low) else f"± {50 * (row.high - row.low):.{decimals}f}"
+    return f"{100 * row['mean']:.{decimals}f} {spread}"
+
+
 def _points(mean: float, low: float, high: float, decimals: int) -> str:
     if pd.isna(mean):
         return ""
-    texts = (f"{100 * v:+.{decimals}f}".replace("-", "−") for v in (mean, low, high))
-    return "{} [{}, {}]".format(*texts)
+
+    def signed(value: float) -> str:
+        return f"{100 * value:+.{decimals}f}".replace("-", "−")
+
+    return f"{signed(mean)} {ends_text(low, high, signed)}"
 
 
 def caption(table: pd.DataFrame) -> str:

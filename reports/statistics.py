@@ -11,7 +11,7 @@ averages of proportions, Holm 1979 and Benjamini & Hochberg 1995 for several tes
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,16 +19,17 @@ import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 from statsmodels.stats.multitest import multipletests
 
-from lmmr1.types import UserError
 from reports.paired import Discordance, discordance, mcnemar_p, tango_interval, tango_p
 from reports.unpaired import Share
 
 Z = float(ndtri(0.975))
+NO_INTERVAL = "no interval"
+"""What a reader sees in its place where a benchmark has one problem: nothing is known of the spread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its 95 % interval, as fractions (not percent)."""
+    """An estimate with its 95 % interval, as fractions (not percent); both ends are nan where none is known."""
 
     mean: float
     low: float
@@ -59,6 +60,11 @@ class Interval:
         return float(stdtr(self.df, -(self.mean - shift) / se)) if se else float(self.mean <= shift)
 
     @property
+    def unknown(self) -> bool:
+        """Whether there is no interval: one item says nothing of the spread."""
+        return math.isnan(self.low)
+
+    @property
     def half_width(self) -> float:
         """The distance from the mean to the farther end; both are the same but for Wilson and at the limits."""
         return max(self.mean - self.low, self.high - self.mean)
@@ -79,6 +85,16 @@ def wilson(mean: float, n: int) -> tuple[float, float]:
     centre = (mean + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z * math.sqrt(max(mean * (1 - mean), 0.0) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
     return (0.0 if mean == 0 else centre - half), (1.0 if mean == 1 else centre + half)
+
+
+def ends_text(low: float | None, high: float | None, shown: Callable[[float], str] = "{:+.1f}".format) -> str:
+    """`[-1.2, +3.4]`, each end as `shown` writes it, or that there is no interval.
+
+    >>> ends_text(-1.2, 3.4), ends_text(math.nan, math.nan), ends_text(None, None)
+    ('[-1.2, +3.4]', 'no interval', 'no interval')
+    """
+    known = low is not None and high is not None and not math.isnan(low)
+    return f"[{shown(low)}, {shown(high)}]" if known else NO_INTERVAL
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,11 +124,12 @@ def score_interval(parts: list[np.ndarray], designs: Designs | None = None, poin
     k = 1, plain items and scores 0 or 1: Wilson for B = 1; for B > 1 MOVER: low = m - sqrt(sum_b (m_b - l_b)^2) / B,
     l_b Wilson's. It says nothing of seeds. Otherwise `_t_interval`, cut to [0, 1].
     points: an agent's scores / 100, which no limits hold and which are no proportions: `_t_interval` as it is.
-    Raises UserError for a benchmark with fewer than 2 items.
+    A benchmark with fewer than 2 problems has no interval, and no average with it.
     """
-    _require_items(parts)
     mean = float(np.mean([p.mean() for p in parts]))
     designs = designs or [INDEPENDENT] * len(parts)
+    if _too_few(parts, designs):
+        return Interval(mean, math.nan, math.nan)
     items = _item_terms([p.mean(axis=0) for p in parts], designs, 0.0 if points else 1.0)
     if points:
         return _t_interval(mean, [_seed_term(parts)], items, -math.inf, math.inf)
@@ -138,12 +155,13 @@ def difference_interval(
     part, over clusters and within strata where the design has them. Seed parts: of the arm (k > 1) and of the base
     (k' > 1), taken as independent. See `_t_interval`; cut to [-1, 1]. One run against one, on one benchmark of plain
     items, right or wrong, has an exact theory: Tango's interval, and McNemar's p. points: as for `score_interval`.
-    Raises UserError for a benchmark with fewer than 2 items.
+    A benchmark with fewer than 2 problems has no interval, and no average with it.
     """
-    _require_items(parts)
     designs = designs or [INDEPENDENT] * len(parts)
     items = [a.mean(axis=0) - b.mean(axis=0) for a, b in zip(parts, base, strict=True)]
     mean = float(np.mean([d.mean() for d in items]))
+    if _too_few(parts, designs):
+        return Interval(mean, math.nan, math.nan)
     seeds = [_seed_term(parts), _seed_term(base)]
     if points:
         return _t_interval(mean, seeds, _item_terms(items, designs, 0.0), -math.inf, math.inf)
@@ -160,17 +178,21 @@ def published_interval(parts: list[np.ndarray], published: list[Share], designs:
 
     Both sides' sampling errors count. The published run saw the same items, so its errors are really correlated with
     ours, mostly in our favour: the interval errs on the wide side.
-    Raises UserError for a benchmark with fewer than 2 items.
+    A benchmark with fewer than 2 problems has no interval, and no average with it.
     """
-    _require_items(parts)
     mean = float(np.mean([p.mean() - s.value for p, s in zip(parts, published, strict=True)]))
+    designs = designs or [INDEPENDENT] * len(parts)
+    if _too_few(parts, designs):
+        return Interval(mean, math.nan, math.nan)
     printed = [(s.variance / len(parts) ** 2, math.inf) for s in published]
-    items = _item_terms([p.mean(axis=0) for p in parts], designs or [INDEPENDENT] * len(parts))
+    items = _item_terms([p.mean(axis=0) for p in parts], designs)
     return _t_interval(mean, [_seed_term(parts), *printed], items, -1.0)
 
 
 def against_printed(measured: Interval, printed: float, variance: float) -> Interval:
     """A measured score or gain minus the printed one, which has this sampling variance; see `published_interval`."""
+    if measured.unknown:
+        return Interval(measured.mean - printed, math.nan, math.nan)
     own = (measured.item_variance, measured.df)
     return _t_interval(
         measured.mean - printed, [(measured.other_variance, measured.df), (variance, math.inf)], [own], -1.0
@@ -198,13 +220,13 @@ def survives_holm(p: np.ndarray) -> np.ndarray:
     >>> survives_holm(np.array([0.01, 0.04, 0.03, 0.012])).tolist()  # up to 0.05 / 4, / 3, then 0.03 > 0.05 / 2
     [True, False, False, True]
     """
-    return multipletests(p, alpha=0.05, method="holm")[0]
+    return multipletests(p, alpha=0.05, method="holm")[0] if len(p) else p.astype(bool)
 
 
-def _require_items(parts: list[np.ndarray]) -> None:
-    for part in parts:
-        if part.shape[1] < 2:
-            raise UserError(f"a benchmark with {part.shape[1]} item(s) has no interval; evaluate at least 2 items")
+def _too_few(parts: list[np.ndarray], designs: Designs) -> bool:
+    """Whether a benchmark has fewer than 2 independent problems: of one nothing can be said to vary."""
+    labels = (range(p.shape[1]) if d.clusters is None else d.clusters for p, d in zip(parts, designs, strict=True))
+    return any(len(set(of)) < 2 for of in labels)
 
 
 def _seed_term(parts: list[np.ndarray]) -> tuple[float, float]:
@@ -234,7 +256,6 @@ def _item_variance(d: np.ndarray, design: Design) -> tuple[float, int, float]:
     sum_h C_h / (C_h - 1) sum_{c in h} (sum_{i in c} (d_i - mean_h))^2 / n^2 over strata h and their C_h clusters, as in
     stratified cluster sampling (Cochran 1977, ch. 5 and 9); one stratum and clusters of one item: var(d) / n. A cluster
     that lies in several strata is one unit of the whole: MathVerse's versions share their problems.
-    Raises UserError for fewer than 2 clusters.
     """
     n = len(d)
     strata = np.zeros(n, int) if design.strata is None else np.unique(design.strata, return_inverse=True)[1]
@@ -242,8 +263,6 @@ def _item_variance(d: np.ndarray, design: Design) -> tuple[float, int, float]:
     units = np.arange(n) if design.clusters is None else np.unique(design.clusters, return_inverse=True)[1]
     sums = np.bincount(units, weights=d - means[strata])
     count = len(sums)
-    if count < 2:
-        raise UserError(f"{count} problem(s) with {n} items have no interval; evaluate at least 2 problems")
     first = np.unique(units, return_index=True)[1]
     homes = strata[first]
     if (homes[units] != strata).any():

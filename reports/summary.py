@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from reports.layout import AVERAGES, BASELINE, CLAIM, CLAIM_COLUMN, CONTROL, Benchmark, arm_title, columns
-from reports.statistics import Interval
+from reports.statistics import NO_INTERVAL, Interval
 from reports.verdicts import HIGHER, INCONCLUSIVE, LOWER, NOT_COMPARABLE, ONE_RUN, REPRODUCED
 
 WORDS = (REPRODUCED, HIGHER, LOWER, INCONCLUSIVE, NOT_COMPARABLE)
@@ -77,9 +77,10 @@ def _claim(row: pd.Series, where: str) -> str:
 
 
 def _points(row: pd.Series) -> tuple[str, str]:
-    """`+5.2` and `95 % interval +1.1 to +9.3`, in points."""
+    """`+5.2` and `95 % interval +1.1 to +9.3`, in points; or that there is no interval."""
     mean, low, high = (f"{100 * v:+.1f}".replace("-", "−") for v in (row["diff"], row.diff_low, row.diff_high))
-    return mean, f"95\u00a0% interval {low} to {high}"
+    unknown = Interval(row["diff"], row.diff_low, row.diff_high).unknown
+    return mean, NO_INTERVAL if unknown else f"95\u00a0% interval {low} to {high}"
 
 
 def _verdict(row: pd.Series) -> str:
@@ -101,7 +102,7 @@ def arm_cards(arms: list[dict[str, Any]], benchmarks: list[Benchmark]) -> list[d
             {
                 "title": f"{title} of {len(members)}",
                 "points": cells[name]["diff"],
-                "ends": f"95\u00a0% interval {cells[name]['diff_ends']}",
+                "ends": cells[name]["diff_ends"].replace("[", "95\u00a0% interval ["),
                 "word": cells[name]["verdict"],
                 "from": cells[name]["diff_from"],
             }

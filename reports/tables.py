@@ -34,7 +34,7 @@ from reports.layout import (
     parse_benchmarks,
 )
 from reports.scores import read_scores
-from reports.statistics import Interval, survives_holm
+from reports.statistics import NO_INTERVAL, Interval, ends_text, survives_holm
 
 MEANS_CAPTION = (
     "Accuracy in percent, mean over seeds ± half-width of the 95 % interval over seeds and items "
@@ -63,8 +63,13 @@ class Block:
 
 def mean_cell(row: pd.Series, decimals: int) -> str:
     """`41.2 ± 3.1` in percent."""
+    return f"{100 * row['mean']:.{decimals}f} {spread_text(row, decimals)}"
+
+
+def spread_text(row: pd.Series, decimals: int) -> str:
+    """`± 3.1`, the half-width in percent, or that there is no interval."""
     interval = Interval(row["mean"], row.low, row.high)
-    return f"{100 * interval.mean:.{decimals}f} ± {100 * interval.half_width:.{decimals}f}"
+    return f"({NO_INTERVAL})" if interval.unknown else f"± {100 * interval.half_width:.{decimals}f}"
 
 
 def prompts_note(table: pd.DataFrame) -> str:
@@ -96,8 +101,9 @@ def with_marks(rows: pd.DataFrame) -> pd.DataFrame:
 
 def difference_texts(row: pd.Series, decimals: int) -> tuple[str, str]:
     """`+5.2` and `[+1.1, +9.3]` in points, with a minus sign (U+2212) where negative."""
-    mean, low, high = (_signed(100 * v, decimals) for v in (row["diff"], row.diff_low, row.diff_high))
-    return mean, f"[{low}, {high}]"
+    return _signed(100 * row["diff"], decimals), ends_text(
+        row.diff_low, row.diff_high, lambda end: _signed(100 * end, decimals)
+    )
 
 
 def difference_cell(row: pd.Series, decimals: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from reports.power import equivalence_error
 from reports.rules import Rules
-from reports.statistics import Interval, adjusted
+from reports.statistics import NO_INTERVAL, Interval, adjusted
 
 REPRODUCED, HIGHER, LOWER = "reproduced", "higher", "lower"
 INCONCLUSIVE, NOT_COMPARABLE = "inconclusive", "not comparable"
@@ -61,6 +61,8 @@ def needed_items(diff: Interval, margin: float, n: int, power: float, sides: int
 
 def needed_text(diff: Interval, margin: float, n: int, power: float, sides: int = 2) -> str:
     """What would decide an inconclusive cell, in words."""
+    if diff.unknown:
+        return f"n = 1, {NO_INTERVAL}: a benchmark has one problem; evaluate at least 2"
     items = needed_items(diff, margin, n, power, sides)
     if items is None:
         rest = 100 * math.sqrt(diff.other_variance)
@@ -77,7 +79,7 @@ def needed_text(diff: Interval, margin: float, n: int, power: float, sides: int 
 def judge_family(cells: list[tuple[str, Interval, int]], rules: Rules, averages: tuple[str, ...] = ()) -> list[Verdict]:
     """Verdicts on one family of differences, each (column, difference, items); averages are not corrected."""
     raw = np.array([diff.p for _, diff, _ in cells])
-    tested = np.array([column not in averages for column, _, _ in cells], bool)
+    tested = np.array([column not in averages for column, _, _ in cells], bool) & ~np.isnan(raw)
     p = raw.copy()
     if rules.correction != "none" and tested.any():
         p[tested] = adjusted(raw[tested], rules.correction)

@@ -139,16 +139,17 @@ def compare(
 def _lines(facts: list[dict[str, Any]]) -> list[str]:
     """The table as text, then what would decide each inconclusive cell, and what no interval holds."""
     from reports.compare import remark_lines
+    from reports.statistics import ends_text
 
     head = f"{'benchmark':<16}{'first':>7}{'second':>8}{'diff':>8}  {'95 % interval':<17}{'p':>8}{'differ':>8}{'n':>7}"
     head += "  verdict"
     lines, notes = [head], []
     for f in facts:
-        interval = f"[{f['low']:+.1f}, {f['high']:+.1f}]"
+        p = "" if f["p"] is None else f"{f['p']:.2g}"
         differ = "" if f["discordance"] is None else f"{f['discordance']:.1f} %"
         lines.append(
-            f"{f['benchmark']:<16}{f['first']:>7.1f}{f['second']:>8.1f}{f['difference']:>+8.1f}  {interval:<17}"
-            f"{f['p']:>8.2g}{differ:>8}{f['n']:>7}  {f['verdict']}"
+            f"{f['benchmark']:<16}{f['first']:>7.1f}{f['second']:>8.1f}{f['difference']:>+8.1f}  "
+            f"{ends_text(f['low'], f['high']):<17}{p:>8}{differ:>8}{f['n']:>7}  {f['verdict']}"
         )
         if f["bootstrap"]:
             notes.append("{benchmark}: over resampled problems [{:+.1f}, {:+.1f}]".format(*f["bootstrap"], **f))
@@ -160,6 +161,8 @@ def _lines(facts: list[dict[str, Any]]) -> list[str]:
 
 def _facts(d: Any, verdict: Any) -> dict[str, Any]:
     """A difference with its verdict as plain values, in points; p is adjusted for the family."""
+    from reports.compare import known
+
     pairs = d.interval.pairs
     return {
         "benchmark": d.column,
@@ -168,10 +171,10 @@ def _facts(d: Any, verdict: Any) -> dict[str, Any]:
         "first": 100 * d.first,
         "second": 100 * d.second,
         "difference": 100 * d.interval.mean,
-        "low": 100 * d.interval.low,
-        "high": 100 * d.interval.high,
-        "p": verdict.p,
-        "p_unadjusted": d.interval.p,
+        "low": known(100 * d.interval.low),
+        "high": known(100 * d.interval.high),
+        "p": known(verdict.p),
+        "p_unadjusted": known(d.interval.p),
         "discordance": None if pairs is None else 100 * pairs.rate,
         "bootstrap": None if d.bootstrap is None else [100 * v for v in d.bootstrap],
         "verdict": verdict.word,

@@ -130,6 +130,7 @@ def evaluate(
 ) -> None:
     """Evaluate any checkpoint on real benchmarks: lm-eval, VLMEvalKit, or as a player of Sokoban and football."""
     from evals import plan, run
+    from evals.records import error_text
 
     names = eval_options.benchmark_names(benchmarks)
     options = plan.Options.of(
@@ -158,7 +159,7 @@ def evaluate(
     for r in records:
         if r.subset == "all":
             value = f"{100 * r.value:.2f}" + (" %" if r.metric == "accuracy" else "")  # a score is in points
-            table.add_row(r.benchmark, r.metric, value, f"{100 * r.stderr:.2f}", str(r.n), r.protocol.hash)
+            table.add_row(r.benchmark, r.metric, value, error_text(r), str(r.n), r.protocol.hash)
     console.print(table)
 
 

@@ -15,12 +15,14 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from evals.records import EvalRecord
+from evals.records import EvalRecord, error_text
 from evals.registry import find
 from lmmr1.types import Manifest, UserError
 from reports.cells import read_contrasts, read_table
 from reports.layout import CONTROL, arm_title
 from reports.paper_tables import measured_text, value_text
+from reports.statistics import NO_INTERVAL
+from reports.summary import side
 from reports.tables import difference_cell, escape_markdown, mean_cell, with_marks
 from reproduce.plan import Plan
 from reproduce.published import registry
@@ -96,7 +98,7 @@ def result(record: EvalRecord) -> EvalResult:
         metric_value=round(100 * record.value, 2),
         metric_args={
             "items": record.n,
-            "standard_error": round(100 * record.stderr, 2),
+            **({} if record.stderr is None else {"standard_error": round(100 * record.stderr, 2)}),
             "harness": f"{record.protocol.harness} {record.protocol.harness_version}",
             "protocol_hash": record.protocol.hash,
         },
@@ -138,16 +140,18 @@ def _head(p: Published) -> list[str]:
 
 def _results(p: Published) -> list[str]:
     parts = ["## Results", "This checkpoint, measured once per benchmark; ± is one standard error over items."]
-    rows = [
-        [find(r.benchmark).title, f"{100 * r.value:.2f} ± {100 * r.stderr:.2f}", f"{r.n:,}", r.protocol.protocol]
-        for r in p.records
-    ]
+    rows = [[find(r.benchmark).title, _with_error(r), f"{r.n:,}", r.protocol.protocol] for r in p.records]
     parts.append(_table(["Benchmark", "Accuracy (%)", "Items", "Protocol"], rows))
     report = p.results / "report"
     if (report / "table1.csv").is_file():
         parts += _arm_rows(p, report)
     parts += _verdict_rows(p, report)
     return parts
+
+
+def _with_error(record: EvalRecord) -> str:
+    error = error_text(record, "")
+    return f"{100 * record.value:.2f} ± {error}" if error else f"{100 * record.value:.2f}"
 
 
 def _arm_rows(p: Published, report: Path) -> list[str]:
@@ -177,7 +181,7 @@ def _arm_rows(p: Published, report: Path) -> list[str]:
 def _word(row: pd.Series) -> str:
     if pd.isna(row["diff"]):
         return ""
-    return "gain" if row.diff_low > 0 else "loss" if row.diff_high < 0 else "not distinguishable"
+    return side(row) or (NO_INTERVAL if pd.isna(row.diff_low) else "not distinguishable")
 
 
 def _verdict_rows(p: Published, report: Path) -> list[str]:

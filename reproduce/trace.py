@@ -31,6 +31,7 @@ from lmmr1.types import Manifest, UserError
 from reports.cells import headline, load_cells, read_table, summarise
 from reports.layout import BASELINE, columns, parse_benchmarks
 from reports.scores import record_rows
+from reports.statistics import ends_text
 
 State = Literal["verified", "broken", "unknown"]
 AT_COMMIT = r"[^@#]+@[0-9a-f]{40}#.*"
@@ -90,7 +91,8 @@ class Run:
 
     def cell(self, row: pd.Series, rows: pd.DataFrame) -> Link:
         """Compute the cell again from the answers behind it, and compare."""
-        name = f"{row.arm}:{row.column} = {100 * row['mean']:.2f} [{100 * row.low:.2f}, {100 * row.high:.2f}]"
+        ends = ends_text(100 * row.low, 100 * row.high, "{:.2f}".format)
+        name = f"{row.arm}:{row.column} = {100 * row['mean']:.2f} {ends}"
         members = _members(row.column, rows)
         try:
             again = self._again(row.arm, row.column, members, rows)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 from statsmodels.stats.proportion import proportion_confint
 
-from lmmr1.types import UserError
 from reports.statistics import Z, difference_interval, score_interval, survives_holm, wilson
 
 
@@ -176,8 +175,3 @@ def test_pairing_pays() -> None:
     arm = (difficulty + rng.normal(0, 0.02, (3, 200)) < 0.5).astype(float)
     paired = difference_interval([arm], [base]).half_width
     assert paired < 0.8 * math.hypot(score_interval([arm]).half_width, score_interval([base]).half_width)
-
-
-def test_fewer_than_two_items_are_refused() -> None:
-    with pytest.raises(UserError, match="1 item"):
-        score_interval([np.ones((3, 1))])

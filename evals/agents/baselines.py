@@ -21,6 +21,7 @@ from evals.agents.harness import PlayJob
 from evals.agents.sokoban_levels import idle_score, published_uppers
 from evals.generation import EvalModel
 from evals.plan import DEFAULT_BATCH_SIZE, Options, plan
+from evals.records import EvalRecord
 from evals.run import run_jobs
 from lmmr1.sokoban import Action, Level
 from lmmr1.types import UserError
@@ -58,12 +59,13 @@ def play(name: str, benchmarks: Sequence[str], out: Path, options: Options) -> l
         if not isinstance(job, PlayJob):
             raise UserError(f"--benchmarks {job.name}: not played; scripted players know agent benchmarks alone")
         records = run_jobs(lambda job=job: player(name, job), [job], out, options, f"scripted/{name}")
-        lines += [
-            f"{name} {r.benchmark}: {r.metric} {100 * r.value:.2f} +- {100 * r.stderr:.2f} (n={r.n})"
-            for r in records
-            if r.subset == "all"
-        ]
+        lines += [_line(name, r) for r in records if r.subset == "all"]
     return lines
+
+
+def _line(name: str, r: EvalRecord) -> str:
+    error = "" if r.stderr is None else f" +- {100 * r.stderr:.2f}"
+    return f"{name} {r.benchmark}: {r.metric} {100 * r.value:.2f}{error} (n={r.n})"
 
 
 def published_lines() -> list[str]:

@@ -51,13 +51,13 @@ def to_records(
     for subset, members in subsets.items():
         value, stderr, levels = level_mean(members, metric)
         unit = 100 if metric == "score" else 1
-        values = (value / unit, stderr / unit, levels)
+        values = (value / unit, None if stderr is None else stderr / unit, levels)
         records.append(EvalRecord(benchmark, subset, metric, *values, checkpoint, protocol, samples))
     return records
 
 
-def level_mean(rows: Sequence[GameRow], metric: str) -> tuple[float, float, int]:
-    """Mean of `metric`, its standard error over levels (0 for a single level), and the number of levels.
+def level_mean(rows: Sequence[GameRow], metric: str) -> tuple[float, float | None, int]:
+    """Mean of `metric`, its standard error over levels (None for a single level), and the number of levels.
 
     Every level has as many repeats as every other, so the mean over levels is the mean over rows.
     """
@@ -65,5 +65,5 @@ def level_mean(rows: Sequence[GameRow], metric: str) -> tuple[float, float, int]
     for row in rows:
         levels.setdefault(row.doc_id, []).append(row.value(metric))
     means = [fmean(values) for values in levels.values()]
-    stderr = stdev(means) / len(means) ** 0.5 if len(means) > 1 else 0.0
+    stderr = stdev(means) / len(means) ** 0.5 if len(means) > 1 else None
     return fmean(means), stderr, len(means)

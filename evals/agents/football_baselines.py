@@ -63,9 +63,10 @@ def _play(player: Any, tasks: Sequence[Task], cfg: FootballEval, batch_size: int
     """The levels' mean scores; prints a line."""
     rows = run(scripted(player), tasks, cfg, batch_size, folder, pictures=False)
     mean, stderr, n = level_mean(rows, "score")
+    error = "" if stderr is None else f" +- {stderr:.2f}"
     goals, failed = sum(row.value("accuracy") for row in rows), sum(row.failed for row in rows)
     parts = ", ".join(f"{term} {fmean(row.parts.get(term, 0.0) for row in rows):.2f}" for term in rows[0].parts)
-    print(f"{player.__name__}: {mean:.2f} +- {stderr:.2f} ({n} levels, {len(rows)} episodes, {goals:.0f} goals, "
+    print(f"{player.__name__}: {mean:.2f}{error} ({n} levels, {len(rows)} episodes, {goals:.0f} goals, "
           f"{failed} failed; {parts})")  # fmt: skip
     return [level_mean([row for row in rows if row.doc_id == i], "score")[0] for i in range(n)]
 
