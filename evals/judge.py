@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import socket
 import sqlite3
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,13 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from evals.generation import encodable
+from evals.judge_server import CONNECT_SECONDS, Body, JudgeServer, said, spoken
 from evals.protocols import JudgeCall, JudgeSettings
 from lmmr1.types import UserError
 
-CONNECT_SECONDS = 5.0
 RETRY_SECONDS = 10.0
 """A server that refuses or fails for this long is given up."""
 
@@ -36,20 +35,10 @@ LEAST_UNREAD = 10
 """So many questions without a readable reply, and more than half of all or all of the last ones late, and the judge is
 refused."""
 
+LEAST_THOUGHTS = 3
+"""So many replies that are nothing but thoughts, and none that says something, and the judge is refused."""
+
 Parsed = TypeVar("Parsed")
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeServer:
-    """Where the judge is. No part of it is recorded: the model and its settings are."""
-
-    url: str
-    """Base URL, e.g. http://localhost:8000/v1."""
-    key: str = "none"
-    timeout: float = 15.0
-    """Seconds that a reply may take at first; one that is late is asked for again, with more patience each time."""
-    workers: int = 16
-    """Questions that are asked at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +128,9 @@ class Judge:
         """Of them those without a readable reply: the keys of all their replies."""
         self.late = 0
         """Questions given up as late since the last reply."""
+        self.thoughts: int | None = 0
+        """Replies that were nothing but thoughts; None once one said something."""
+        self._body = Body()
         self._count = threading.Lock()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         # Retries are ours: the client's own would have the same patience each time.
@@ -157,12 +149,12 @@ class Judge:
         }
         if call.options:
             choices = list(call.options)
-            # vLLM's name for it, before and since version 0.12.
+            # vLLM's name for it, before and since version 0.12; a server that refuses them is asked without (`Body`).
             parameters["extra_body"] = {"guided_choice": choices, "structured_outputs": {"choice": choices}}
         return parameters
 
     def reply(self, question: Question, attempt: int = 0) -> str:
-        """The reply to a question, from the store or from the server.
+        """The reply to a question, from the store or from the server, as it is.
 
         Raises UserError where the server fails, LateReplyError where it is there and does not answer.
         """
@@ -175,8 +167,25 @@ class Judge:
             if kept is not None:
                 return kept
             text, model = self._send(question, attempt)
-            self.store.put(key, text, model)
+            self._hear(text, question.call)
+            if spoken(text) or not text:  # thoughts alone say more about the server than about the question
+                self.store.put(key, text, model)
             return text
+
+    def answer(self, question: Question, attempt: int = 0) -> str:
+        """What the reply says after its thoughts, perhaps nothing. Raises as `reply`."""
+        return spoken(self.reply(question, attempt))
+
+    def _hear(self, text: str, call: JudgeCall) -> None:
+        """Raise UserError where the first replies are thoughts that were cut off: so would all others be."""
+        with self._count:
+            self.thoughts = None if self.thoughts is None or spoken(text) else self.thoughts + bool(text)
+            hopeless = self.thoughts is not None and self.thoughts >= LEAST_THOUGHTS
+        if hopeless:
+            raise self._failed(
+                f"thinks, and is cut off at {call.max_tokens} tokens before it says anything",
+                "; serve it so that it does not think, or raise max_tokens of the protocol",
+            )
 
     def _send(self, question: Question, attempt: int) -> tuple[str, str]:
         """Text and model of a reply, asked for with growing patience: a busy server is not a broken one."""
@@ -185,8 +194,9 @@ class Judge:
         for times in PATIENCE:
             try:
                 done = self._answered(question, attempt, times * self.server.timeout)
-                text = done.choices[0].message.content or ""
-                return encodable(text)[:MAX_REPLY_CHARS], str(done.model)
+                text = encodable(said(done.choices[0].message))
+                start = text[:MAX_REPLY_CHARS]
+                return start if spoken(start) else spoken(text)[:MAX_REPLY_CHARS] or start, str(done.model)
             except openai.APITimeoutError:
                 continue
             except openai.APIStatusError as e:
@@ -221,18 +231,21 @@ class Judge:
         with self._count:
             self.requests += 1
         messages: list[Any] = [{"role": "user", "content": question.prompt}]
+        sent = self._body.fitted(self._parameters(question.call, attempt))
+        patience = openai.Timeout(seconds, connect=CONNECT_SECONDS)
         try:
             return self._client.chat.completions.create(
-                model=self.settings.model,
-                messages=messages,
-                timeout=openai.Timeout(seconds, connect=CONNECT_SECONDS),
-                **self._parameters(question.call, attempt),
+                model=self.settings.model, messages=messages, timeout=patience, **sent
             )
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as e:
+            if not self._body.yields(str(e), sent):
+                raise
         except openai.APITimeoutError as e:
             # Nobody is there: as good as refused. By the name, since the class is httpx's or httpx2's.
             if type(e.__cause__).__name__ == "ConnectTimeout":
                 raise openai.APIConnectionError(message="no connection in time", request=e.request) from None
             raise
+        return self._request(question, attempt, seconds)  # without what was refused: there is less each time
 
     def _given_up(self) -> Exception:
         """A late reply, unless so many in a row were late that the server must be hanging."""
@@ -254,7 +267,7 @@ class Judge:
         """The first reply that `parse` accepts, at most `call.tries` of them; None where there is none."""
         question = Question(encodable(question.prompt), question.call)
         attempts = range(question.call.tries)
-        replies = (parse(self.reply(question, attempt)) for attempt in attempts)
+        replies = (parse(self.answer(question, attempt)) for attempt in attempts)
         keys = tuple(self.key(question, attempt) for attempt in attempts)
         return self.count(lambda: next((parsed for parsed in replies if parsed is not None), None), keys)
 
@@ -280,6 +293,12 @@ class Judge:
                 f"judge {self.settings.model} at {self.server.url}: {len(unread)} of {asked} questions "
                 "got no reply that can be read; serve the right model there and run the same command again"
             )
+        if unread:
+            print(
+                f"note: judge {self.settings.model}: {len(unread)} of {asked} questions got no reply that can be read; "
+                "they count as wrong, with note judge_unreadable",
+                file=sys.stderr,
+            )
 
     def map(self, function: Callable[[Any], Parsed], items: Sequence[Any]) -> list[Parsed]:
         """`function` of every item, several at once, in order. The first error ends it; what waits is not begun."""
@@ -290,19 +309,3 @@ class Judge:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-
-
-def check_reachable(server: JudgeServer, model: str) -> None:
-    """Open and close a connection, without a request. Raises UserError: an absent judge must not cost an evaluation."""
-    parts = urlsplit(server.url)
-    try:
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        with socket.create_connection((parts.hostname or "", port), timeout=CONNECT_SECONDS):
-            return
-    except KeyError:
-        raise UserError(f"--judge-url {server.url!r}: expected http://HOST:PORT/v1") from None
-    except (OSError, ValueError) as e:
-        raise UserError(
-            f"--judge-url {server.url}: no server answers there ({e}); start one that serves {model} over the OpenAI "
-            "API, or choose --protocol rule, which needs no judge"
-        ) from None

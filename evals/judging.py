@@ -222,7 +222,7 @@ class ToolJudge:
 
     def generate(self, prompt: str, temperature: float = 0.0) -> str:
         """The reply. Raises UserError where the server fails; the tool itself would score its error message."""
-        return self.judge.reply(Question(prompt, self.call.model_copy(update={"temperature": temperature}))).strip()
+        return self.judge.answer(Question(prompt, self.call.model_copy(update={"temperature": temperature}))).strip()
 
 
 def _each_of_tool(rule: Callable[[Problem, str, Judge], Mark]) -> Callable[[Any, Judge], list[Mark]]:
@@ -238,7 +238,7 @@ def tool_mathvision(pairs: Sequence[tuple[Problem, str]], judge: Judge) -> list[
     asked = [
         Question(mathv.build_mathv_gpt4_prompt({"question": p.question, "prediction": r}), call) for p, r in unread
     ]
-    replies = iter(judge.map(lambda question: judge.count(lambda: judge.reply(question).strip()), asked))
+    replies = iter(judge.map(lambda question: judge.count(lambda: judge.answer(question).strip()), asked))
     found = [(problem, text or next(replies)) for (problem, _), text in zip(pairs, read, strict=True)]
     named = iter(_read_mathvision([(problem, text) for problem, text in found if text is not None]))
     return [
@@ -322,7 +322,7 @@ def _matched(model: ToolJudge, item: pd.Series, choices: dict[str, str]) -> str:
     """The option that the judge names, asked as often as the tool does; an empty text where it names none."""
     prompt = multiple_choice.build_prompt(item["question"], build_option_str(choices), item["prediction"])
     for attempt in range(model.call.tries):
-        letter = can_infer(model.judge.reply(Question(prompt, model.call), attempt), dict(choices))
+        letter = can_infer(model.judge.answer(Question(prompt, model.call), attempt), dict(choices))
         if letter:
             return str(letter)
     return ""

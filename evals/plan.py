@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, get_args
-from urllib.parse import urlsplit
 
 from evals.aggregate import to_records
 from evals.generation import EngineName, EvalModel
 from evals.inputs import prepare
-from evals.judge import Judge, JudgeServer
+from evals.judge import Judge
+from evals.judge_server import JudgeServer
 from evals.problems import Measurement
 from evals.protocols import DEFAULT_PROTOCOL, Prompt, ProtocolSettings, Role, choose_prompt, find_protocol
 from evals.records import EvalRecord
@@ -265,14 +263,3 @@ def worker_count(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"--workers {text}: give a number of at least 1, or auto")
     return int(text)
-
-
-def judge_server(url: str | None, timeout: float | None = None) -> JudgeServer | None:
-    """The judge's server at `url`, with the key from $OPENAI_API_KEY if there is one. Raises UserError for no URL."""
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"--judge-url {url!r}: expected http://HOST:PORT/v1")
-    server = JudgeServer(url, os.environ.get("OPENAI_API_KEY") or "none")
-    return dataclasses.replace(server, timeout=timeout) if timeout else server

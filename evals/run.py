@@ -27,9 +27,10 @@ from pathlib import Path
 
 from evals.expected import FROM_MODEL
 from evals.generation import EvalModel, load_model, overall_sha256
-from evals.judge import Judge, JudgeServer, ReplyStore, check_reachable
+from evals.judge import Judge, ReplyStore
+from evals.judge_server import JudgeServer, check_reachable, judge_server
 from evals.kept import keeping
-from evals.plan import DEFAULT_BATCH_SIZE, HARNESSES, AnyJob, Options, judge_server, plan, worker_count
+from evals.plan import DEFAULT_BATCH_SIZE, HARNESSES, AnyJob, Options, plan, worker_count
 from evals.protocols import DEFAULT_PROTOCOL, ROLES
 from evals.records import EvalRecord, Protocol, read_records, write_records
 from evals.registry import find

@@ -13,7 +13,8 @@ from typing import Any
 
 from evals.expected import Expected, expect, expect_job, instruction_of
 from evals.generation import EvalModel
-from evals.plan import DEFAULT_BATCH_SIZE, AnyJob, Options, judge_server, require_judge_named
+from evals.judge_server import judge_server
+from evals.plan import DEFAULT_BATCH_SIZE, AnyJob, Options, require_judge_named
 from evals.protocols import Role
 from evals.registry import find
 from lmmr1.types import UserError

@@ -130,6 +130,7 @@ def evaluate(
 ) -> None:
     """Evaluate any checkpoint on real benchmarks: lm-eval, VLMEvalKit, or as a player of Sokoban and football."""
     from evals import plan, run
+    from evals.judge_server import judge_server
     from evals.records import error_text
 
     names = eval_options.benchmark_names(benchmarks)
@@ -147,7 +148,7 @@ def evaluate(
         data_root=data_root,
         levels=levels,
         any_data=any_data,
-        judge=plan.judge_server(judge_url, judge_timeout),
+        judge=judge_server(judge_url, judge_timeout),
         judge_cache=judge_cache,
     )
     if dry_run:

@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from evals.judge_server import base_url
 from lmmr1.exits import run_cli
 from lmmr1.types import UserError
 from reproduce import children, gpu
@@ -39,7 +40,7 @@ def served_models(url: str) -> list[str]:
     """
     key = os.environ.get("OPENAI_API_KEY", "none")
     try:
-        request = urllib.request.Request(f"{url.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"})
+        request = urllib.request.Request(f"{base_url(url)}/models", headers={"Authorization": f"Bearer {key}"})
         with _DIRECT.open(request, timeout=ANSWER_SECONDS) as reply:
             return [str(model["id"]) for model in json.load(reply)["data"]]
     except (OSError, ValueError, KeyError, TypeError) as e:

@@ -21,7 +21,8 @@ from evals import plan as planning
 from evals.adapters import ADAPTERS
 from evals.generation import EvalModel, encodable, prompt_sha256
 from evals.inputs import _problem, prepare
-from evals.judge import Judge, JudgeServer, Question
+from evals.judge import Judge, Question
+from evals.judge_server import JudgeServer
 from evals.plan import Job, Options
 from evals.problems import Prepared, Problem
 from evals.registry import Benchmark, find

@@ -32,8 +32,8 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
-        self.models: list[str] = []
-        """What GET /v1/models lists."""
+        self.models: list[str] | None = []
+        """What GET /v1/models lists; None: it is not there."""
         self.requests: list[dict] = []
         self.rule: Callable[[str], str] = judge_by_rule
         self.status: Callable[[int], int] = lambda number: 200
@@ -41,10 +41,16 @@ class Server(ThreadingHTTPServer):
         """Seconds before the reply to a prompt."""
         self.body: bytes | None = None
         """Sent instead of every reply."""
+        self.message: Callable[[str], dict] = lambda prompt: {"content": self.rule(prompt)}
+        """The message of the reply to a prompt."""
+        self.refusal: Callable[[dict], str] = lambda request: ""
+        """What is wrong with a request, sent with status 400."""
+        self.path = "/v1"
+        """Where the API is."""
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        return f"http://127.0.0.1:{self.server_address[1]}{self.path}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -55,10 +61,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        body = json.dumps(
-            {"object": "list", "data": [{"id": m, "object": "model"} for m in self.server.models]}
-        ).encode()
-        self.send_response(200 if self.path == "/v1/models" else 404)
+        models = self.server.models
+        body = json.dumps({"object": "list", "data": [{"id": m, "object": "model"} for m in models or []]}).encode()
+        self.send_response(200 if self.path == f"{self.server.path}/models" and models is not None else 404)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -67,9 +72,11 @@ class _Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append(request | {"path": self.path})
         status = self.server.status(len(self.server.requests))
+        refusal = self.server.refusal(request)
+        status = 404 if self.path != f"{self.server.path}/chat/completions" else 400 if refusal else status
         prompt = request["messages"][-1]["content"]
         time.sleep(self.server.late(prompt))
-        message = {"role": "assistant", "content": self.server.rule(prompt)}
+        message = {"role": "assistant"} | (self.server.message(prompt) if status == 200 else {})
         reply = {
             "id": "1",
             "object": "chat.completion",
@@ -77,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
             "model": request["model"],
             "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
         }
-        body = json.dumps(reply if status == 200 else {"error": {"message": "refused"}}).encode()
+        body = json.dumps(reply if status == 200 else {"error": {"message": refusal or "refused"}}).encode()
         body = self.server.body or body
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

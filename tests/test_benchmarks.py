@@ -20,7 +20,7 @@ from evals.audit import audit
 from evals.generation import prompt_sha256
 from evals.importers import read_answers
 from evals.inputs import prepare
-from evals.judge import JudgeServer
+from evals.judge_server import JudgeServer
 from evals.lm_eval_harness import as_asked
 from evals.option_order import option_order
 from evals.problems import Problem

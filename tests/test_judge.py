@@ -15,7 +15,8 @@ from evals.adapters import ADAPTERS
 from evals.generation import encodable
 from evals.inputs import _problem, mathvision_rows, prepare
 from evals.isolate import call_each
-from evals.judge import Judge, JudgeServer, Question, ReplyStore, check_reachable
+from evals.judge import Judge, Question, ReplyStore
+from evals.judge_server import JudgeServer, check_reachable
 from evals.judging import score_all, scorer_name, tool_equal, tool_olympiadbench
 from evals.problems import Problem
 from evals.protocols import JudgeCall, find_protocol

@@ -28,12 +28,14 @@ Read = tuple[int, Question | str]
 def verify_file(path: Path, workers: int, deadline: float, rule: Rule, as_json: bool) -> int:
     """Print a JSON verdict per line of `path` to standard output, a summary to standard error. The number of bad lines.
 
-    Raises UserError where there is no such file.
+    Raises UserError where there is no such file, or nothing in it.
     """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give a JSONL file") from None
+    if not any(line.strip() for line in lines):
+        raise UserError(f'{path}: no pairs in it; give a line {{"gold": ..., "response": ...}} for each')
     console, began = Console(stderr=True), time.perf_counter()
     verdicts: list[Verdict] = []
     bad = 0
