@@ -6,6 +6,10 @@ CORES ?= all
 BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/python -m snakemake --quiet rules reason host --cores $(CORES) --config profile=$(PROFILE) --rerun-incomplete
 export OMP_NUM_THREADS := 1
+# Snakemake ends at once where its folder for caches cannot be made, as with a HOME that is read-only.
+ifneq ($(shell d="$${XDG_CACHE_HOME:-$$HOME/.cache}/snakemake"; mkdir -p "$$d" 2>/dev/null && test -w "$$d" && echo yes),yes)
+export XDG_CACHE_HOME := $(or $(TMPDIR),/tmp)/lmmr1-cache-$(shell id -u)
+endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup reproduce readme audit docs football test mutants faults twice fuzz oracle lint types format speed bench clean

@@ -1,12 +1,18 @@
 # One command for all arms: snakemake --cores all reproduce_all [--config profile=smoke|micro|paper|single_gpu|cluster|...]
 import shlex
 import sys
+from pathlib import Path
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
-configfile: "config/config.yaml"
+def of_clone(file):
+    """A file of this clone, also with `-s` from another folder: the results then lie there."""
+    return file if Path(file).exists() else f"{workflow.basedir}/{file}"
+
+
+configfile: of_clone("config/config.yaml")
 
 
 from lmmr1.types import UserError

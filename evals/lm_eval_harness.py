@@ -146,13 +146,13 @@ def run(
 @contextlib.contextmanager
 def _without_env_info() -> Iterator[None]:
     """Without lm-eval's description of the machine: it runs `pip list` for every task, which takes over a second, and
-    the record names the versions that matter."""
-    own = evaluator.add_env_info
-    evaluator.add_env_info = lambda results: None
+    asks git, which complains outside of a clone. The record names the versions that matter."""
+    own = evaluator.add_env_info, evaluator.get_git_commit_hash
+    evaluator.add_env_info, evaluator.get_git_commit_hash = (lambda results: None), (lambda: None)
     try:
         yield
     finally:
-        evaluator.add_env_info = own
+        evaluator.add_env_info, evaluator.get_git_commit_hash = own
 
 
 def _require_same(name: str, logged: list[dict[str, Any]], problems: tuple[Problem, ...], scores: Scores) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 
@@ -27,6 +28,8 @@ def run_cli(main: Callable[[], None]) -> None:
 
 def exit_code(main: Callable[[], int | None]) -> int:
     """What `main` returns, 0 for None; the exit code of an error after its line was printed (see `run_cli`)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a sign that the terminal does not have must not end a command
     try:
         return main() or 0
     except UserError as e:

@@ -13,6 +13,7 @@ from pathlib import Path
 from lmmr1.config import read_mapping
 from lmmr1.exits import FAILURE
 from lmmr1.types import UserError
+from reproduce.caches import environment
 from reproduce.plan import ROOT, Plan
 
 TARGET = "reproduce_all"
@@ -96,4 +97,6 @@ def _workflow(results: Path, *options: str, capture: bool = False) -> subprocess
     """Snakemake on the run's own settings. `force`: a run of a large machine may be reported on by a small one."""
     settings = ["--configfile", str(results.resolve() / "profile.json"), "--config", "force=true"]
     command: Sequence[str] = [sys.executable, "-m", "snakemake", TARGET, "--rerun-triggers", "mtime", *settings]
-    return subprocess.run([*command, *options], cwd=ROOT, check=False, capture_output=capture, text=True)
+    return subprocess.run(
+        [*command, *options], cwd=ROOT, env=environment(), check=False, capture_output=capture, text=True
+    )

@@ -208,6 +208,7 @@ def report(
 
 def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool, config: Sequence[str] = ()) -> None:
     """Run the workflow in this environment, from the folder that holds the Snakefile. Raises typer.Exit on failure."""
+    from reproduce.caches import environment
     from reproduce.plan import ROOT
 
     options = [
@@ -219,7 +220,8 @@ def snakemake(targets: list[str], profile: str, cores: str, dry_run: bool, confi
         "--rerun-incomplete",
         *(["--dry-run"] if dry_run else []),
     ]
-    done = subprocess.run([sys.executable, "-m", "snakemake", *targets, *options], cwd=ROOT, check=False)
+    command = [sys.executable, "-m", "snakemake", *targets, *options]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)
 

@@ -416,7 +416,9 @@ class Plan:
         """What goes between `python -m` and the training module: nothing, or accelerate with its file."""
         if not self.profile.accelerate:
             return ""
-        options = f"--config_file {shlex.quote(self.profile.accelerate)} --num_processes {self.profile.processes}"
+        given = Path(self.profile.accelerate)
+        file = given if given.is_file() else ROOT / given  # with `-s` from another folder
+        options = f"--config_file {shlex.quote(str(file))} --num_processes {self.profile.processes}"
         return f"accelerate.commands.launch {options} -m "
 
     @property

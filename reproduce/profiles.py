@@ -71,6 +71,8 @@ def read_extended(root: Path, kind: Kind, name: str, via: tuple[str, ...] = ()) 
     """
     folder = FOLDERS[kind]
     known = sorted(p.stem for p in (root / folder).glob("*.yaml"))
+    if not known:
+        raise UserError(f"{root / folder}: no such folder; the workflow runs in a clone (git clone, then make setup)")
     if name not in known:
         where = f"{folder}/{via[-1]}.yaml, key extends" if via else f"config, key {kind}"
         raise UserError(f"{where}: unknown {kind} {name!r}; allowed: {', '.join(known)}{nearest(name, known)}")

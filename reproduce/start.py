@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from lmmr1.tracking import VARIABLE, require_installed
 from lmmr1.types import UserError
 from reproduce.judge_service import VARIABLE as JUDGE
-from reproduce.plan import Plan
+from reproduce.plan import ROOT, Plan
 
 
 def require_ready(plan: Plan) -> None:
@@ -35,6 +36,8 @@ def tell_jobs(plan: Plan) -> None:
 
     What is left out on this machine is said here, where every start comes by, dry runs too.
     """
+    if not Path.cwd().samefile(ROOT):  # `-s` from another folder: jobs run this clone's code, as the Snakefile does
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
     if judge := plan.profile.eval.judge:
         os.environ[JUDGE] = judge.model_dump_json()
     for benchmark, why in plan.not_measured.items():

@@ -122,8 +122,8 @@ rule paper_tables:
     input:
         scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
         players=[plan.results(player, "scores.csv") for player in plan.players],
-        registry="reproduce/published.yaml",
-        rules="config/verdicts.yaml",
+        registry=of_clone("reproduce/published.yaml"),
+        rules=of_clone("config/verdicts.yaml"),
     output:
         csv=[f"{REPORT}/paper_{t}.csv" for t in PAPER_TABLES],
         tex=[f"{REPORT}/paper_{t}.tex" for t in PAPER_TABLES],
@@ -153,8 +153,8 @@ rule plot_evidence:
     input:
         table=f"{REPORT}/table1.csv",
         scores=[plan.results(arm, "scores.csv") for arm in plan.arms],
-        registry="reproduce/published.yaml",
-        rules="config/verdicts.yaml",
+        registry=of_clone("reproduce/published.yaml"),
+        rules=of_clone("config/verdicts.yaml"),
     output:
         forest=report(
             f"{REPORT}/forest.svg",
@@ -225,7 +225,7 @@ rule page:
         paper=[f"{REPORT}/paper_{t}.csv" for t in PAPER_TABLES],
         figures=[f"{REPORT}/{f}.svg" for f in ("arms", "curves", *EVIDENCE_FIGURES)],
         images=plan.benchmark_files("vlmevalkit"),
-        limits="config/report.yaml",
+        limits=of_clone("config/report.yaml"),
         manifests=plan.runs(plan.arms, "manifest.json"),
         completions=plan.runs(plan.trained, "completions.jsonl"),
         timings=plan.timings(),
