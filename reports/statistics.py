@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 from statsmodels.stats.multitest import multipletests
 
+from lmmr1.types import UserError
 from reports.paired import Discordance, discordance, mcnemar_p, tango_interval, tango_p
 from reports.unpaired import Share
 
@@ -124,11 +125,12 @@ def score_interval(parts: list[np.ndarray], designs: Designs | None = None, poin
     k = 1, plain items and scores 0 or 1: Wilson for B = 1; for B > 1 MOVER: low = m - sqrt(sum_b (m_b - l_b)^2) / B,
     l_b Wilson's. It says nothing of seeds. Otherwise `_t_interval`, cut to [0, 1].
     points: an agent's scores / 100, which no limits hold and which are no proportions: `_t_interval` as it is.
-    A benchmark with fewer than 2 problems has no interval, and no average with it.
+    A benchmark with one problem has no interval, and no average with it. Raises UserError for one without items.
     """
-    mean = float(np.mean([p.mean() for p in parts]))
     designs = designs or [INDEPENDENT] * len(parts)
-    if _too_few(parts, designs):
+    too_few = _too_few(parts, designs)
+    mean = float(np.mean([p.mean() for p in parts]))
+    if too_few:
         return Interval(mean, math.nan, math.nan)
     items = _item_terms([p.mean(axis=0) for p in parts], designs, 0.0 if points else 1.0)
     if points:
@@ -155,12 +157,13 @@ def difference_interval(
     part, over clusters and within strata where the design has them. Seed parts: of the arm (k > 1) and of the base
     (k' > 1), taken as independent. See `_t_interval`; cut to [-1, 1]. One run against one, on one benchmark of plain
     items, right or wrong, has an exact theory: Tango's interval, and McNemar's p. points: as for `score_interval`.
-    A benchmark with fewer than 2 problems has no interval, and no average with it.
+    A benchmark with one problem has no interval, and no average with it. Raises UserError for one without items.
     """
     designs = designs or [INDEPENDENT] * len(parts)
+    too_few = _too_few(parts, designs)
     items = [a.mean(axis=0) - b.mean(axis=0) for a, b in zip(parts, base, strict=True)]
     mean = float(np.mean([d.mean() for d in items]))
-    if _too_few(parts, designs):
+    if too_few:
         return Interval(mean, math.nan, math.nan)
     seeds = [_seed_term(parts), _seed_term(base)]
     if points:
@@ -178,11 +181,12 @@ def published_interval(parts: list[np.ndarray], published: list[Share], designs:
 
     Both sides' sampling errors count. The published run saw the same items, so its errors are really correlated with
     ours, mostly in our favour: the interval errs on the wide side.
-    A benchmark with fewer than 2 problems has no interval, and no average with it.
+    A benchmark with one problem has no interval, and no average with it. Raises UserError for one without items.
     """
-    mean = float(np.mean([p.mean() - s.value for p, s in zip(parts, published, strict=True)]))
     designs = designs or [INDEPENDENT] * len(parts)
-    if _too_few(parts, designs):
+    too_few = _too_few(parts, designs)
+    mean = float(np.mean([p.mean() - s.value for p, s in zip(parts, published, strict=True)]))
+    if too_few:
         return Interval(mean, math.nan, math.nan)
     printed = [(s.variance / len(parts) ** 2, math.inf) for s in published]
     items = _item_terms([p.mean(axis=0) for p in parts], designs)
@@ -224,7 +228,9 @@ def survives_holm(p: np.ndarray) -> np.ndarray:
 
 
 def _too_few(parts: list[np.ndarray], designs: Designs) -> bool:
-    """Whether a benchmark has fewer than 2 independent problems: of one nothing can be said to vary."""
+    """Whether a benchmark has one independent problem, of which nothing varies. Raises UserError for one without."""
+    if any(part.shape[1] == 0 for part in parts):
+        raise UserError("a benchmark with 0 items has no score; evaluate it")
     labels = (range(p.shape[1]) if d.clusters is None else d.clusters for p, d in zip(parts, designs, strict=True))
     return any(len(set(of)) < 2 for of in labels)
 

@@ -395,7 +395,7 @@ def test_all_lost_or_all_gained():
     lambda: clustered_bootstrap(np.ones(4), np.arange(4), np.array(["a", "a", "a", "b"])),
     lambda: Share(0.5, 0),
     lambda: Share(1.5, 10),
-    lambda: difference_interval([np.ones((1, 5))], [np.ones((1, 5))], [Design(np.zeros(5))]),
+    lambda: difference_interval([np.ones((1, 0))], [np.ones((1, 0))]),
     lambda: published_interval([np.ones((1, 0))], [Share(0.5, 10)]),
     lambda: score_interval([np.ones((3, 0))]),
 ])  # fmt: skip
