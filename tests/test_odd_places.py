@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from reproduce import caches
-from reproduce.plan import ROOT
+from reproduce.plan import ROOT, Plan
+from reproduce.start import tell_jobs
 from tests import canned
 
 ODD = "w dir/ünï o'k"
@@ -91,6 +92,18 @@ def test_the_same_jobs_and_one_that_really_runs(clone, planned, tmp_path, where)
     done = run("-m", "snakemake", "--cores", "1", *file, "--config", "profile=smoke", "--", TARGET, **same)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len((cwd / TARGET).read_text().splitlines()) > 2
+
+
+def test_jobs_of_another_folder_run_this_clones_code(monkeypatch, tmp_path):
+    """Behind what the user has put on the path; in the clone itself nothing is set."""
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    plan = Plan.load({"profile": "smoke"})
+    monkeypatch.chdir(ROOT)
+    tell_jobs(plan)
+    assert os.environ["PYTHONPATH"] == "mine"
+    monkeypatch.chdir(tmp_path)
+    tell_jobs(plan)
+    assert os.environ["PYTHONPATH"] == f"mine:{ROOT}"
 
 
 # ---------------------------------------------------------------------------------------------------- HOME and caches

@@ -97,6 +97,10 @@ LINKS = {
     "as VLMEvalKit": lambda top, run: (top / NAME).symlink_to(f"{RUN}/{NAME}"),
     "absolute": absolute_link,
     "hard link": hard_link,
+    "a hard link elsewhere": lambda top, run: [
+        (top.parent / "best").mkdir(),
+        (top.parent / "best" / NAME).hardlink_to(run / NAME),
+    ],
     "a text where there are no links": link_unpacked_as_text,
     "a text with a line end": lambda top, run: (top / NAME).write_text(f"./{RUN}/{NAME}\r\n"),
     "a copy": lambda top, run: shutil.copy(run / NAME, top / NAME),
@@ -329,7 +333,7 @@ def test_failed_requests_are_counted_and_named_and_no_scorer_pays_for_them(tmp_p
 
 
 def test_a_message_is_never_right_by_chance(tmp_path, audit):
-    rows = [("a", "404", "404 Failed to obtain answer via API. <Response [404]>"), ("b", "404", "404")]
+    rows = [("a", "503", "Failed to obtain answer via API: 503"), ("b", "503", "503")]
     lm_eval_file(tmp_path, "m", lm_eval_samples(rows, metric=0))
     found = audit(tmp_path)
     assert next(cell["right"] for cell in found["cells"] if cell["scorer"] == "math_verify") == 1

@@ -24,8 +24,8 @@ LONGEST_LINK = 4096
 def files_once(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The files of a path (a file, or a folder and what it links to) by name, without hidden ones.
 
-    A file that has several names is given under one without links, where there is one. A link to nothing is passed
-    over, and standard error says so.
+    A file that has several names is given under one without links, if there is one, and of those in the folder of a
+    run. A link to nothing is passed over, and standard error says so.
 
     suffixes: of the files that are looked at.
 
@@ -37,7 +37,7 @@ def files_once(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     named = [path] if path.is_file() else [file for file in _walk(path) if file.suffix in suffixes and _is_file(file)]
     found: list[Path] = []
     seen: set[object] = set()
-    for file in sorted(named, key=lambda file: (_through_link(file, path), file)):
+    for file in sorted(named, key=lambda file: (_through_link(file, path), not _run_of(file), file)):
         target = _target(file)
         if not target.is_file():
             print(f"note: {file} is a link to {target}, which is not there: passed over", file=sys.stderr)
@@ -70,6 +70,10 @@ def _unreadable(error: OSError) -> NoReturn:
 
 def _through_link(file: Path, root: Path) -> bool:
     return os.path.realpath(file) != str(Path(os.path.realpath(root)) / file.relative_to(root)) or _target(file) != file
+
+
+def _run_of(file: Path) -> bool:
+    return any(RUN.fullmatch(part) for part in file.parts[:-1])
 
 
 def _target(file: Path) -> Path:
