@@ -34,7 +34,8 @@ from evals.vlmeval_import import BaseModel, environment, infer_data_job
 from evals.vlmevalkit import Message, build, key_of, to_sample
 from evals.workers import cores
 from lmmr1.exits import FAILURE
-from lmmr1.policy import Policy, load_policy, open_image
+from lmmr1.images import open_image
+from lmmr1.policy import Policy, load_policy
 
 BENCHMARK = "mathvision_mini"
 

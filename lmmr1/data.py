@@ -1,8 +1,7 @@
-"""JSONL files to samples, checked line by line before any compute is spent; batches that resume without state."""
+"""Data files to samples, checked row by row before any compute is spent; batches that resume without state."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import random
@@ -11,52 +10,87 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
+from lmmr1.chat import BadRow, read_object, text_of, to_sample
 from lmmr1.files import verify
+from lmmr1.images import image_faults
+from lmmr1.lines import lines_of, without_mark
 from lmmr1.types import Sample, TrainingData, UserError
 
 
-class BadRow(UserError):
-    """A row that cannot be trained on, with one word for the cards that count them."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-
-
 def read_samples(path: Path) -> list[Sample]:
-    """Read prompts: one JSON object per line with `id`, `messages` (or `message`, a stringified list), `answer`.
+    """Read prompts: one JSON object per line, or one JSON list of them, with `id`, `messages` and `answer` (chat.py).
 
-    Image items name a file relative to the folder of `path`. Every image is opened and verified.
+    Image items name a file relative to the folder of `path`. Every image is decoded.
     Raises UserError, naming file and line, for a damaged, missing or empty file, bytes that are not UTF-8, a line that
-    is not JSON, a missing field, a repeated id or an unreadable image.
+    is not JSON, a missing field, a repeated id, or an image that is missing, cut off, none at all or of a shape that
+    the model family cannot take.
     """
+    placed = _parsed(path)
+    faults = image_faults(image for _, sample in placed for image in sample.images)
+    for where, image in ((where, image) for where, sample in placed for image in sample.images):
+        if image in faults:
+            raise BadRow("image", f"{where}: image {image} cannot be read ({faults[image]})")
+    return [sample for _, sample in placed]
+
+
+def parse_samples(path: Path) -> list[Sample]:
+    """The same prompts where they were read before: images are not looked at."""
+    return [sample for _, sample in _parsed(path)]
+
+
+def _parsed(path: Path) -> list[tuple[str, Sample]]:
+    """Where each row stands, for messages, and its sample. Raises UserError."""
     verify(path)
-    try:
-        lines = path.read_bytes().splitlines()
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path}: no such data file") from None
-    samples, seen = [], set()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        sample = parse_row(line, f"{path}, line {number}", path.parent)
+    placed, seen = [], set()
+    for where, line in rows_of(path):
+        sample = to_sample(read_object(line, where), where, path.parent)
         if sample.id in seen:
-            raise UserError(f"{path}, line {number}: id {sample.id!r} stands twice; ids must be unique")
+            raise UserError(f"{where}: id {sample.id!r} stands twice; ids must be unique")
         seen.add(sample.id)
-        samples.append(sample)
-    if not samples:
+        placed.append((where, sample))
+    if not placed:
         raise UserError(f"{path}: the file is empty; expected one JSON object per line")
-    return samples
+    return placed
+
+
+def rows_of(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(where it stands, bytes) of the rows of a JSON lines file; those of a file that is one JSON list as well.
+
+    Raises UserError where there is no such file, or it is UTF-16.
+    """
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise UserError(f"{path}: no such data file") from None
+    listed = _listed(without_mark(raw, path))
+    if listed is None:
+        yield from ((f"{path}, line {number}", line) for number, line in lines_of(raw, path))
+    else:
+        yield from ((f"{path}, row {number}", json.dumps(row).encode()) for number, row in enumerate(listed, start=1))
+
+
+def _listed(raw: bytes) -> list[Any] | None:
+    """The rows of a file that is one JSON list of objects; None for any other."""
+    if not raw.lstrip().startswith(b"["):
+        return None
+    try:
+        rows = json.loads(raw, strict=False)
+    except (ValueError, RecursionError):  # a line tells better what is wrong
+        return None
+    return rows if any(isinstance(row, dict) for row in rows) else None
 
 
 def data_sha256(path: Path, samples: list[Sample]) -> str:
-    """Hex sha256 over the bytes of the data file and of every image, in order: what a run was trained on."""
+    """Hex sha256 over the bytes of the data file and of every image, in order: what a run was trained on.
+
+    Raises UserError where an image is gone.
+    """
     digest = hashlib.sha256(path.read_bytes())
-    for sample in samples:
-        for image in sample.images:
+    for image in (image for sample in samples for image in sample.images):
+        try:
             digest.update(hashlib.sha256(image.read_bytes()).digest())
+        except OSError as e:
+            raise UserError(f"{path}: image {image} cannot be read ({e.strerror})") from None
     return digest.hexdigest()
 
 
@@ -71,12 +105,6 @@ def system_message(messages: list[dict[str, Any]]) -> str | None:
     return next((text_of(message) for message in messages if message["role"] == "system"), None)
 
 
-def text_of(message: dict[str, Any]) -> str:
-    """The text of a chat message, without its images."""
-    content = message["content"]
-    return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content)
-
-
 def _hub_source(path: Path) -> str | None:
     """`owner/name@COMMIT#FILE` where the card beside the prompts says that they came from the Hub."""
     try:
@@ -84,87 +112,6 @@ def _hub_source(path: Path) -> str | None:
         return f"{source['repo']}@{source['revision']}#{source['file']}"
     except (OSError, ValueError, KeyError, TypeError):
         return None  # generated, or a file of the user's own
-
-
-def parse_row(line: bytes, where: str, folder: Path) -> Sample:
-    """One line of a data file as a sample; image paths are relative to `folder`. Raises BadRow, naming `where`."""
-    return to_sample(read_object(line, where), where, folder)
-
-
-def read_object(line: bytes, where: str) -> dict[str, Any]:
-    """One line as a JSON object. Raises BadRow."""
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as e:
-        raise BadRow("not_utf8", f"{where}: not UTF-8 (byte {e.start})") from None
-    except (json.JSONDecodeError, RecursionError) as e:
-        what = f"{e.msg} at column {e.colno}" if isinstance(e, json.JSONDecodeError) else "nested too deeply"
-        raise BadRow("not_json", f"{where}: not JSON, is the file truncated? ({what})") from None
-    if not isinstance(row, dict):
-        raise BadRow("not_an_object", f"{where}: expected an object, got {type(row).__name__}")
-    return row
-
-
-def to_sample(row: dict[str, Any], where: str, folder: Path) -> Sample:
-    """An object with `messages` (or `message`) and `answer` as a sample; its images are opened. Raises BadRow."""
-    messages = chat_messages(row, where)
-    if row.get("answer") is None or not str(row["answer"]).strip():
-        text = f"{where}: `answer` is missing or empty; a sample without a gold answer cannot be rewarded"
-        raise BadRow("no_answer", text)
-    images = tuple(_image(item, where, folder) for m in messages for item in image_items(m))
-    name = str(row.get("id", where.rsplit(" ", 1)[1]))
-    return Sample(name, messages, images, str(row["answer"]), str(row.get("source", "")))
-
-
-def chat_messages(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """`messages`, or the released data's `message`: a stringified list, JSON or a Python literal (never evaluated).
-
-    Raises BadRow where they are no chat.
-    """
-    messages: Any = row.get("messages", row.get("message"))
-    if isinstance(messages, str):
-        try:
-            messages = json.loads(messages)
-        except json.JSONDecodeError:
-            try:
-                messages = ast.literal_eval(messages)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                text = f"{where}: `message` is neither JSON nor a literal list of chat messages"
-                raise BadRow("bad_message", text) from None
-    good = (
-        isinstance(messages, list)
-        and messages
-        and all(
-            isinstance(m, dict)
-            and m.get("role") in ("system", "user", "assistant")
-            and (isinstance(m.get("content"), str) or _is_parts(m.get("content")))
-            for m in messages
-        )
-    )
-    if not good:
-        text = f"{where}: `messages` must be a non-empty list of {{role: system|user|assistant, content}}"
-        raise BadRow("bad_message", text)
-    return list(messages)
-
-
-def _is_parts(content: Any) -> bool:
-    return isinstance(content, list) and all(isinstance(part, dict) for part in content)
-
-
-def image_items(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """The parts of a message that are images."""
-    content = message["content"]
-    return [item for item in content if item.get("type") == "image"] if isinstance(content, list) else []
-
-
-def _image(item: dict[str, Any], where: str, folder: Path) -> Path:
-    file = folder / str(item.get("image", ""))
-    try:
-        with Image.open(file) as image:
-            image.verify()
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as e:
-        raise BadRow("image", f"{where}: image {file} cannot be read ({e})") from None
-    return file
 
 
 def prompt_batches(

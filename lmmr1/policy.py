@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lmmr1.checkpoint import locate, read_model, read_processor, render, require_finite, require_fit, stop_tokens
 from lmmr1.hf import BaseModelOutputWithPooling
+from lmmr1.images import open_image
 from lmmr1.types import Sample, UserError
 
 CACHED_IMAGES = 1024
@@ -222,15 +223,6 @@ def _require_short(samples: Sequence[Sample], lengths: Sequence[int], max_prompt
             f"sample {samples[worst].id!r}: prompt of {lengths[worst]} tokens is longer than "
             f"max_prompt_length {max_prompt_length}; raise the limit or shorten the prompt"
         )
-
-
-def open_image(path: Path) -> Image.Image:
-    """An RGB image. Raises UserError with the path where it cannot be decoded."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as e:
-        raise UserError(f"image {path} cannot be read ({e}); replace the file or drop its sample") from None
 
 
 def load_policy(

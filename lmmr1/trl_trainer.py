@@ -28,8 +28,9 @@ from lmmr1.checkpoint import load_processor, loading, savable, stop_tokens
 from lmmr1.config import TrainConfig
 from lmmr1.data import prompt_batches
 from lmmr1.hub_commits import snapshot
+from lmmr1.images import open_image
 from lmmr1.metrics import completion_rows, step_metrics, timings
-from lmmr1.policy import open_image, use_linear_patch_embedding
+from lmmr1.policy import use_linear_patch_embedding
 from lmmr1.rewards import score, verifier_pool
 from lmmr1.schedule import rates
 from lmmr1.store import Store

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from lmmr1.config import DecodingConfig, SamplingConfig, VLLMConfig
+from lmmr1.images import open_image
 from lmmr1.lora import merged_parameters
-from lmmr1.policy import Policy, open_image
+from lmmr1.policy import Policy
 from lmmr1.types import Rollout, Sample, UserError
 
 

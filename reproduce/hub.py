@@ -2,8 +2,8 @@
 
 Every row is checked before anything is trained on it, and a card says what was kept and what was dropped, with reasons.
 
-A row is an object with `message` (a stringified list of chat messages; or `messages`, the list) and `answer`; or with
-`question`, `answer` and, if it has any, `image` or `images`.
+A row is an object with `message` (a stringified list of chat messages; or `messages`, the list) or `question`, with
+`answer` and, where the messages name none, its pictures in `image` or `images`. A file holds one row a line, or a list.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from statistics import fmean
 from typing import Any
+from urllib.parse import unquote
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from PIL import Image
-
 from evals.protocols import read_system_prompt
-from lmmr1.data import BadRow, chat_messages, image_items, read_object, text_of, to_sample
+from lmmr1.chat import BadRow, chat_messages, image_file, image_items, is_file, read_object, text_of, to_sample
+from lmmr1.data import rows_of
 from lmmr1.files import seal
 from lmmr1.hub_commits import resolve
+from lmmr1.images import image_faults, image_size
 from lmmr1.rewards import VerifierPool
 from lmmr1.store import sha256_file, write_json
 from lmmr1.types import Sample, UserError
 from reproduce.archives import unpack
 
 BATCH = 256
-"""Rows whose golds are judged at once."""
+"""Rows whose images are decoded, and whose golds are judged, at once."""
 EXAMPLES = 3
 """Dropped rows per reason that the card shows."""
-PLACEHOLDER = "<image>"
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,7 @@ class PromptCheck:
         return tokens
 
     def _visual_tokens(self, path: Path, where: str) -> int:
-        of = self.processor.image_processor
-        with Image.open(path) as image:
-            width, height = image.size
+        of, (width, height) = self.processor.image_processor, image_size(path)
         try:
             return int(of.get_number_of_image_patches(height, width) // of.merge_size**2)
         except ValueError as e:
@@ -87,19 +85,29 @@ class Sieve:
     systems: Counter[str] = field(default_factory=Counter)
     _seen: set[bytes] = field(default_factory=set)
 
-    def take(self, number: int, line: bytes) -> dict[str, Any] | None:
-        """The row in our format, or None for one that was dropped."""
-        where = f"line {number}"
+    def take(self, lines: Iterable[tuple[str, bytes]]) -> Iterator[dict[str, Any]]:
+        """The rows in our format; those that cannot be used as they were meant are dropped."""
+        read = list(filter(None, itertools.starmap(self._read, lines)))
+        faults = image_faults(image for _, _, sample in read for image in sample.images)
+        for where, row, sample in read:
+            try:
+                for image in (image for image in sample.images if image in faults):
+                    raise BadRow("image", f"{where}: image {image} cannot be read ({faults[image]})")
+                self._require_new(row, where)
+                if self.check:
+                    self.tokens.append(self.check.length(sample, where))
+            except BadRow as e:
+                self.drop(e.reason, str(e))
+            else:
+                yield row
+
+    def _read(self, where: str, line: bytes) -> tuple[str, dict[str, Any], Sample] | None:
+        """A row with its sample, before its images are looked at; None for one that was dropped."""
         try:
-            row = self._convert(read_object(line, where), number, where)
-            sample = to_sample(row, where, self.folder)
-            _require_marks(sample, where)
-            self._require_new(row, where)
-            if self.check:
-                self.tokens.append(self.check.length(sample, where))
+            row = self._convert(read_object(line, where), where)
+            return where, row, to_sample(row, where, self.folder)
         except BadRow as e:
             return self.drop(e.reason, str(e))
-        return row
 
     def drop(self, reason: str, text: str) -> None:
         """Count a row that is left out; the first of each reason are shown."""
@@ -107,25 +115,25 @@ class Sieve:
         if len(self.examples.setdefault(reason, [])) < EXAMPLES:
             self.examples[reason].append(text[:300])
 
-    def _convert(self, row: dict[str, Any], number: int, where: str) -> dict[str, Any]:
+    def _convert(self, row: dict[str, Any], where: str) -> dict[str, Any]:
         messages = chat_messages(row if "message" in row or "messages" in row else _asked(row, where), where)
         if self.system and not any(m["role"] == "system" for m in messages):
             messages = [{"role": "system", "content": self.system}, *messages]
         for item in (item for m in messages for item in image_items(m)):
             item["image"] = self._locate(str(item.get("image", "")), where)
-        name, source = str(row.get("id", number)), str(row.get("source", "hub"))
+        name, source = str(row.get("id", where.rsplit(" ", 1)[1])), str(row.get("source", "hub"))
         return {"id": name, "messages": messages, "answer": row.get("answer"), "source": source}
 
     def _locate(self, named: str, where: str) -> str:
         """An image's path relative to the prompts: as named, or without its first folders, under `images`."""
-        path = PurePosixPath(named.removeprefix("file://").replace("\\", "/"))
-        if self.absolute and path.is_absolute() and Path(path).is_file():
-            return os.path.relpath(path, self.folder)
-        parts = [part for part in path.parts if part not in ("/", ".")]
+        if self.absolute and named.startswith(("/", "file://")) and is_file(own := image_file(named, self.images)):
+            return os.path.relpath(own, self.folder)
+        path = PurePosixPath(unquote(named) if named.startswith("file://") else named.replace("\\", "/"))
+        parts = [part for part in path.parts if part not in ("/", ".", "file:")]
         if ".." in parts:
             raise BadRow("image_path", f"{where}: image path {named!r:.200} leads out of the folder of images")
         for start in range(len(parts)):
-            if (file := self.images.joinpath(*parts[start:])).is_file():
+            if is_file(file := self.images.joinpath(*parts[start:])):
                 return os.path.relpath(file, self.folder)
         raise BadRow("image", f"{where}: image {named!r:.200} is not among the images")
 
@@ -171,23 +179,10 @@ def write_prompts(source: dict[str, Any], out: Path, check: PromptCheck | None =
     seal(out, [card])  # what the card says of the data goes into the manifests of what is trained on them
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number, bytes) of the lines that are not blank, streamed by `datasets`.
-
-    Latin-1 maps every byte to one character and back, so that a row that is not UTF-8 is one bad row, not the end.
-    """
-    from datasets import load_dataset
-
-    rows = load_dataset("text", data_files=str(path), split="train", streaming=True, encoding="latin-1")
-    for number, row in enumerate(rows, start=1):
-        if line := row["text"].encode("latin-1").strip():
-            yield number, line
-
-
 def _taken(raw: Path, sieve: Sieve) -> Iterator[dict[str, Any]]:
-    for number, line in lines_of(raw):
-        if row := sieve.take(number, line):
-            yield row
+    lines = rows_of(raw)
+    while batch := list(itertools.islice(lines, BATCH)):
+        yield from sieve.take(batch)
 
 
 def _with_gold(rows: Iterable[dict[str, Any]], sieve: Sieve) -> Iterator[dict[str, Any]]:
@@ -219,20 +214,11 @@ def _card(source: dict[str, Any], raw: Path, rows: int, sieve: Sieve) -> dict[st
 
 
 def _asked(row: dict[str, Any], where: str) -> dict[str, Any]:
-    """A plain row as a chat: images first, then the question."""
-    question, images = row.get("question"), row.get("images", row.get("image")) or []
+    """A plain row as a chat; its images stay in their column."""
+    question = row.get("question")
     if not isinstance(question, str) or not question.strip():
         raise BadRow("bad_message", f"{where}: neither `message` nor `question`")
-    named = images if isinstance(images, list) else [images]
-    parts = [{"type": "image", "image": str(image)} for image in named]
-    return {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]}
-
-
-def _require_marks(sample: Sample, where: str) -> None:
-    """A text that says where its images stand must say so for all of them."""
-    marks = sum(text_of(m).count(PLACEHOLDER) for m in sample.messages)
-    if marks and marks != len(sample.images):
-        raise BadRow("image_marks", f"{where}: {len(sample.images)} images but {marks} marks {PLACEHOLDER} in the text")
+    return {**row, "messages": [{"role": "user", "content": [{"type": "text", "text": question}]}]}
 
 
 def _at_commit(source: dict[str, Any]) -> dict[str, Any]:

@@ -155,13 +155,13 @@ class _Look:
         if not (parent.is_file() and prompts.is_file()):
             return None
         from lmmr1.config import TrainConfig  # and torch: only where a training is unfinished
-        from lmmr1.data import data_sha256, read_samples
+        from lmmr1.data import data_sha256, parse_samples
         from lmmr1.store import read_manifest, run_key
 
         cfg = TrainConfig(**self.plan.train_config(arm, seed))
         on_a_gpu = [cfg.model_copy(update={"bf16": True})] if cfg.bf16 is None else []  # this may be a login node
         try:
-            digest, key = data_sha256(prompts, read_samples(prompts)), read_manifest(parent).key
+            digest, key = data_sha256(prompts, parse_samples(prompts)), read_manifest(parent).key
         except UserError:
             return None
         folders = [self.root / "checkpoints" / run_key(c, key, digest) for c in (cfg, *on_a_gpu)]

@@ -23,7 +23,7 @@ import pandas as pd
 from evals.inputs import download_hub
 from evals.records import Protocol, read_records
 from lmmr1.config import TrainConfig, parse_settings
-from lmmr1.data import data_sha256, read_samples
+from lmmr1.data import data_sha256, parse_samples
 from lmmr1.files import are_weights, sha256_file, sha256_weights
 from lmmr1.hub_commits import cached_snapshot
 from lmmr1.store import read_manifest, run_key
@@ -211,7 +211,7 @@ class Run:
     def _data(self, manifest: Manifest) -> Link:
         origin = f", from {manifest.data_source}" if manifest.data_source else ""
         for path in sorted((self.results / "data").glob("*.jsonl")):
-            if data_sha256(path, read_samples(path)) == manifest.data_sha256:
+            if data_sha256(path, parse_samples(path)) == manifest.data_sha256:
                 card = path.with_name(f"{path.stem}.card.json")
                 note = f", card {self._short(card)}" if card.is_file() else ", without a card"
                 return Link("data", self._short(path), "verified", f"sha256 {manifest.data_sha256:.16}{origin}{note}")

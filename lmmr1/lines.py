@@ -1,0 +1,42 @@
+"""Text files as people save them: a byte-order mark is no content, and nothing but a line feed ends a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmmr1.types import UserError
+
+MARK = b"\xef\xbb\xbf"
+"""UTF-8's byte-order mark, which Windows programs put first."""
+
+
+def without_mark(raw: bytes, name: Path | str) -> bytes:
+    """The bytes of a text file without UTF-8's byte-order mark. Raises UserError where they are UTF-16 or UTF-32."""
+    encoding = json.detect_encoding(raw)  # by marks, and by zeros among the first four bytes
+    if not encoding.startswith("utf-8"):
+        raise UserError(f"{name}: not UTF-8 but {encoding[:6].upper()}; save the file as UTF-8")
+    return raw.removeprefix(MARK)
+
+
+def text_of_file(path: Path) -> str:
+    """A UTF-8 file's text. Raises UserError for another encoding, OSError where it cannot be read."""
+    raw = without_mark(path.read_bytes(), path)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: not UTF-8 (byte {e.start}); save the file as UTF-8") from None
+
+
+def lines_of(raw: bytes, name: Path | str) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, bytes) of the lines of a UTF-8 file that are not blank.
+
+    A carriage return ends a line only where the file has no line feed: old Macs' files. U+2028 and the like never do.
+    Raises UserError where the file is UTF-16 or UTF-32.
+    """
+    raw = without_mark(raw, name)
+    end = b"\r" if b"\r" in raw and b"\n" not in raw else b"\n"
+    for number, line in enumerate(raw.split(end), start=1):
+        if line.strip():
+            yield number, line.strip()
