@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from PIL import Image
 from tqdm import tqdm
 
 from lmmr1.config import DecodingConfig, SamplingConfig
+from lmmr1.images import UnreadableImage, image_size
 from lmmr1.types import Rollout, Sample, UserError
 
 if TYPE_CHECKING:
@@ -171,10 +171,10 @@ def _text_of(content: str | list[dict[str, str]]) -> str:
 
 def _visual(path: Path, max_pixels: int | None) -> int:
     try:
-        with Image.open(path) as image:
-            pixels = image.width * image.height
-    except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+        width, height = image_size(path)
+    except UnreadableImage as e:
         raise UserError(f"image {path} cannot be read ({e}); replace the file or drop its row") from None
+    pixels = width * height
     return min(pixels, max_pixels or pixels) // PIXELS_PER_TOKEN + 1
 
 

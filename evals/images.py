@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import io
 import os
+import re
 from pathlib import Path
 
-from PIL import Image
-
 from evals.problems import Problem
+from lmmr1.images import UnreadableImage, check_image
 from lmmr1.types import UserError
 
 ImageCell = tuple[str, str]
 """("file", name relative to the data file) or ("base64", text)."""
+
+_DATA_URI = re.compile(r"^\s*data:image/[\w.+-]+;base64,", re.ASCII)
 
 
 def with_images(problem: Problem, cells: list[ImageCell], where: str, folder: Path, workspace: Path) -> Problem:
@@ -33,13 +34,13 @@ def _image_file(kind: str, text: str, where: str, folder: Path, workspace: Path)
     if kind == "file":
         image = folder / text
         raw = _image_file_bytes(image, where)
-        check_image(raw, f"{where}: image {image}")
+        _require_image(raw, f"{where}: image {image}")
         return image, raw
     try:
-        raw = base64.b64decode(text, validate=True)
+        raw = base64.b64decode("".join(_DATA_URI.sub("", text).split()), validate=True)
     except ValueError as e:  # binascii.Error, or a character beyond ASCII
         raise UserError(f"{where}: `image` is not base64 ({e}); is the file truncated?") from None
-    suffix = check_image(raw, f"{where}: `image`").lower()
+    suffix = _require_image(raw, f"{where}: `image`").lower()
     return write_once(workspace / "images" / f"{hashlib.sha256(raw).hexdigest()[:32]}.{suffix}", raw), raw
 
 
@@ -50,15 +51,11 @@ def _image_file_bytes(image: Path, where: str) -> bytes:
         raise UserError(f"{where}: image {image} cannot be read ({e.strerror}); put it there or drop the row") from None
 
 
-def check_image(raw: bytes, what: str) -> str:
-    """Decode the whole image and return its format's name. Raises UserError where it is cut off or no image."""
+def _require_image(raw: bytes, what: str) -> str:
+    """The name of the picture's format. Raises UserError where a model cannot be shown it."""
     try:
-        with Image.open(io.BytesIO(raw)) as image:
-            # JPEG decodes at an eighth of the size: the whole file is still read, so a cut is still seen.
-            image.draft("L", (1, 1))
-            image.load()
-            return image.format or "png"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        return check_image(raw)
+    except UnreadableImage as e:
         raise UserError(f"{what} is not a readable image ({e}); replace it or drop the row") from None
 
 

@@ -21,6 +21,7 @@ from evals.problems import Prepared, Problem, Survey
 from evals.registry import Benchmark, DataFile
 from lmmr1.files import verify
 from lmmr1.hub_commits import resolve, split_revision
+from lmmr1.lines import lines_of, without_mark
 from lmmr1.types import UserError
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -183,10 +184,9 @@ def _problem(row: dict[str, Any], where: str) -> Problem:
 
 def jsonl_rows(path: Path, raw: bytes) -> Rows:
     """One JSON object per line. Raises UserError naming the line."""
-    for number, line in enumerate(raw.split(b"\n"), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield where, _json_object(_decode(line, path, number), where)
+    for number, line in lines_of(raw, path):
+        where = f"{path}, line {number}"
+        yield where, _json_object(_decode(line, path, number), where)
 
 
 def json_rows(path: Path, raw: bytes) -> Rows:
@@ -318,7 +318,7 @@ def download_hub(source: str, workspace: Path) -> tuple[Path, str]:
 
 def _decode(raw: bytes, path: Path, first_line: int) -> str:
     try:
-        return raw.decode("utf-8-sig")
+        return without_mark(raw, path).decode("utf-8")
     except UnicodeDecodeError as e:
         line = first_line + raw[: e.start].count(b"\n")
         raise UserError(f"{path}, line {line}: not UTF-8 (byte {raw[e.start]:#04x}); save the file as UTF-8") from None

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lmmr1.types import UserError
+from lmmr1.images import open_image
 
 SIDE = 16
 CORRELATION = 0.95
@@ -56,13 +56,8 @@ class Picture:
 
 
 def look(path: Path) -> Picture:
-    """Read a picture. Raises UserError where it is missing, cut off or no picture."""
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        reason = e.strerror if isinstance(e, OSError) and e.strerror else e
-        raise UserError(f"image {path} cannot be read ({reason}); put it there or drop the row") from None
+    """Read a picture as a model sees it. Raises UserError where it is missing, cut off or no picture."""
+    image = open_image(path)
     small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
     digest = hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()
     return Picture(digest, np.asarray(small, dtype=np.int16).reshape(-1), math.log(image.width / image.height))

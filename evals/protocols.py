@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from evals.registry import Benchmark, registry
 from lmmr1.config import Settings, parse_settings, read_mapping
+from lmmr1.lines import text_of_file
 from lmmr1.types import UserError
 
 PROTOCOLS_FILE = Path(__file__).with_name("protocols.yaml")
@@ -240,10 +241,10 @@ def read_system_prompt(path: Path) -> str:
     """
     try:
         if path.suffix == ".jsonl":
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8-sig", newline="\n") as file:
                 text = _first_system_message(path, islice(file, 100))
         else:
-            text = path.read_text(encoding="utf-8").strip()
+            text = text_of_file(path).strip()
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give the paper's system prompt as a file") from None
     except UnicodeDecodeError as e:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmmr1.chat import image_file, named_pictures
+from lmmr1.lines import lines_of, without_mark
 from lmmr1.types import UserError
 
 PROMPT_FIELDS = ("question", "problem", "prompt", "query")
@@ -53,24 +55,16 @@ def training_texts(path: Path) -> Iterator[TrainingText]:
             text = next((row[key] for key in PROMPT_FIELDS if isinstance(row.get(key), str)), None)
             if text is None:
                 raise UserError(f"{where}: no prompt; expected `messages` or one of {', '.join(PROMPT_FIELDS)}")
-            yield TrainingText(where, text, tuple(path.parent / name for name in _named(row, where)))
+            yield TrainingText(where, text, tuple(image_file(name, path.parent) for name in named_pictures(row, where)))
             continue
         try:
             parts = [part for message in messages if message["role"] == "user" for part in _parts(message["content"])]
             text = "\n".join(part["text"] for part in parts if part["type"] == "text")
-            images = tuple(path.parent / part["image"] for part in parts if part["type"] == "image")
+            named = [part["image"] for part in parts if part["type"] == "image" and "image" in part]
+            images = tuple(image_file(name, path.parent) for name in named or named_pictures(row, where))
         except (TypeError, KeyError, AttributeError) as e:
             raise UserError(f"{where}: `messages` must be chat messages with role and content ({e!r})") from None
         yield TrainingText(where, text, images)
-
-
-def _named(row: dict[str, Any], where: str) -> list[str]:
-    """The pictures of a row without messages: `images`, or one `image`, or none."""
-    named = row.get("images", row.get("image")) or []
-    names = named if isinstance(named, list) else [named]
-    if not all(isinstance(name, str) for name in names):
-        raise UserError(f"{where}: `images` must be names of files (got {named!r:.80})")
-    return names
 
 
 def _parts(content: str | list[dict[str, str]]) -> list[dict[str, str]]:
@@ -79,24 +73,25 @@ def _parts(content: str | list[dict[str, str]]) -> list[dict[str, str]]:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        raw = path.read_text(encoding="utf-8")
+        raw = path.read_bytes()
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give a training file") from None
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not UTF-8 (byte {e.start}); save the file as UTF-8") from None
-    whole = raw.lstrip().startswith("[")
+    whole = without_mark(raw, path).lstrip().startswith(b"[")
     try:
-        rows = enumerate(json.loads(raw), 1) if whole else _lines(raw)
-        for number, row in rows:
+        rows = enumerate(_object(without_mark(raw, path)), 1) if whole else lines_of(raw, path)
+        for number, read in rows:
+            row = read if whole else _object(read)
             if not isinstance(row, dict):
                 raise UserError(f"{path}, row {number}: expected an object, got {type(row).__name__}")
             yield f"{path.name}, row {number}", row
     except json.JSONDecodeError as e:
         raise UserError(f"{path}: not JSON ({e.msg}); is the file truncated?") from None
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: not UTF-8 (byte {e.object[e.start]:#04x}); save the file as UTF-8") from None
 
 
-def _lines(raw: str) -> Iterator[tuple[int, Any]]:
-    return ((number, json.loads(line)) for number, line in enumerate(raw.split("\n"), 1) if line.strip())
+def _object(raw: bytes) -> Any:
+    return json.loads(raw.decode("utf-8"), strict=False)
 
 
 def _literal(text: str, where: str) -> Any:

@@ -115,7 +115,7 @@ def text_of(message: dict[str, Any]) -> str:
 
 
 def named_pictures(row: dict[str, Any], where: str) -> list[str]:
-    """The files that the columns `images` or `image` name, in order; none where there is no such column. Raises BadRow."""
+    """The files that column `images` or `image` names, in order; none where there is no such column. Raises BadRow."""
     value = next((row[key] for key in ("images", "image") if row.get(key)), None) or []
     return [_name(item, where) for item in (value if isinstance(value, list) else [value])]
 
@@ -140,13 +140,14 @@ def is_file(path: Path) -> bool:
 
 def _name(item: Any, where: str) -> str:
     """A picture's file: a text, or an object with `path` or `url`. Raises BadRow for what is no file."""
-    while isinstance(item, dict):
-        item = next((item[key] for key in ("path", "url", "image") if item.get(key)), None)
-    if not isinstance(item, str) or not item.strip():
-        raise BadRow("image", f"{where}: a picture without the name of a file (got {item!r:.80})")
-    if re.match(r"(https?|ftp|s3|gs|data):", item, re.IGNORECASE):
-        raise BadRow("image_url", f"{where}: picture {item:.80} is no file; save it and name the file")
-    return item
+    name = item
+    if isinstance(item, dict):
+        name = next((item[key] for key in ("path", "url") if item.get(key)), None)
+    if not isinstance(name, str) or not name.strip():
+        raise BadRow("image", f"{where}: an image must be the name of a file (got {item!r:.80})")
+    if re.match(r"(https?|ftp|s3|gs|data):", name, re.IGNORECASE):
+        raise BadRow("image_url", f"{where}: image {name:.80} is no file; save it and name the file")
+    return name
 
 
 def _plain(message: dict[str, Any], where: str) -> dict[str, Any]:
@@ -195,7 +196,7 @@ def _filled(
     if not named and all(own):
         return messages
     if not named:
-        raise BadRow("image", f"{where}: a picture without the name of a file")
+        raise BadRow("image", f"{where}: an image without the name of a file")
     if len(named) != len(own) or any(a and Path(a).name != Path(b).name for a, b in zip(own, named, strict=True)):
         text = f"{where}: the messages have {len(own)} pictures, {[a for a in own if a]!r:.200}, and the column beside "
         raise BadRow("image_columns", text + f"them names {len(named)}, {named!r:.200}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lmmr1.lines import text_of_file
 from lmmr1.types import UserError
 
 FUSED_BELOW = 1024
@@ -332,7 +333,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds. Raises UserError, naming the file, where it is missing or no YAML."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(text_of_file(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as e:

@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from tqdm import tqdm
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
 
 from lmmr1.types import UserError
 
@@ -23,6 +24,9 @@ MAX_ASPECT = 200
 
 MOST_PIXELS = 178_956_970
 """Larger ones are refused before they are decoded: half a gigabyte. Pillow's own limit."""
+
+MANY = 500
+"""Pictures from which the check takes seconds."""
 
 ORIENTATION = 0x0112
 """EXIF's tag for how the camera was held."""
@@ -70,13 +74,15 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
 
 
 def image_faults(paths: Iterable[Path]) -> dict[Path, str]:
-    """{picture: why it is of no use} of those that are. A bar shows the progress on a terminal where it takes long.
+    """{picture: why it is of no use} of those that are. A bar shows the progress on a terminal where they are many.
 
     In threads: Pillow's decoders let others run.
     """
     unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)))) as pool:
-        found = tqdm(pool.map(_fault, unique), "images", len(unique), unit="image", delay=2, disable=None, leave=False)
+        console = Console(stderr=True)
+        shown = console.is_terminal and len(unique) >= MANY
+        found = track(pool.map(_fault, unique), "images", len(unique), console=console, disable=not shown)
         return {path: fault for path, fault in zip(unique, found, strict=True) if fault}
 
 
@@ -105,7 +111,7 @@ def _reason(source: Path | bytes, error: Exception) -> str:
     """What is wrong, without the addresses of objects that Pillow's texts have."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    if not isinstance(error, Image.UnidentifiedImageError):
+    if not isinstance(error, UnidentifiedImageError):
         return " ".join(str(error).split())[:200] or type(error).__name__
     head = source.open("rb").read(24) if isinstance(source, Path) else source[:24]
     return f"not a picture, it begins with {head!r}" if head else "the file is empty"
@@ -126,7 +132,8 @@ def _decoded(image: Image.Image) -> str:
 
 def _seen(image: Image.Image) -> Image.Image:
     """The picture as RGB."""
-    stored = image.tile[0].args if image.tile else None
+    tiles = getattr(image, "tile", None)  # of a file that is not decoded yet
+    stored = tiles[0].args if tiles else None
     image.load()
     if stored in SAMPLES and "transparency" in image.info:
         image.info["transparency"] = SAMPLES[str(stored)](image.info["transparency"])
@@ -160,7 +167,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     where all values lie there, and else stretched from the smallest to the largest."""
     import numpy as np
 
-    values = np.asarray(image)
+    values: Any = np.asarray(image)
     clear = values == image.info["transparency"] if "transparency" in image.info else None
     if image.mode.startswith("I;16") or image.format == "PPM":  # a PGM of 16 bits comes as 32-bit integers
         grey = values >> 8

@@ -21,10 +21,11 @@ def without_mark(raw: bytes, name: Path | str) -> bytes:
 
 
 def text_of_file(path: Path) -> str:
-    """A UTF-8 file's text. Raises UserError for another encoding, OSError where it cannot be read."""
+    """A UTF-8 file's text, `\\n` at the end of every line. Raises UserError for another encoding, OSError where it
+    cannot be read."""
     raw = without_mark(path.read_bytes(), path)
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: not UTF-8 (byte {e.start}); save the file as UTF-8") from None
 

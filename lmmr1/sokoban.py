@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from lmmr1.lines import text_of_file
 from lmmr1.types import UserError
 
 STEP, BOX_ON, BOX_OFF, SOLVED = -1, 10, -10, 100
@@ -120,11 +121,9 @@ def read_levels(path: Path) -> dict[str, Level]:
     Raises UserError, naming file and id, for a missing file, an id that stands twice, a bad level or no level.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = text_of_file(path)
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path}: no such level file") from None
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not UTF-8 (byte {e.start}); expected boxoban's text format") from None
     levels: dict[str, Level] = {}
     for block in text.replace("\r\n", "\n").split("\n\n"):
         if not block.strip():

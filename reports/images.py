@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from evals.inputs import tsv_rows
 from evals.registry import registry
 from lmmr1.files import verify
+from lmmr1.images import open_image
 from lmmr1.types import UserError
 
 QUALITY = 55
@@ -75,9 +74,8 @@ def _tsv_images(path: Path) -> Iterator[bytes]:
 
 def _thumbnail(raw: bytes, pixels: int) -> Thumbnail | None:
     try:
-        with Image.open(io.BytesIO(raw)) as opened:
-            image = opened.convert("RGBA" if "transparency" in opened.info or opened.mode == "RGBA" else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        image = open_image(raw)
+    except UserError:
         return None
     image.thumbnail((pixels, pixels))
     buffer = io.BytesIO()

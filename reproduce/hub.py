@@ -22,6 +22,7 @@ from urllib.parse import unquote
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
 from evals.protocols import read_system_prompt
 from lmmr1.chat import BadRow, chat_messages, image_file, image_items, is_file, read_object, text_of, to_sample
 from lmmr1.data import rows_of

@@ -180,7 +180,7 @@ def test_training_files_of_every_form(tmp_path):
         ("[1]", "row 1: expected an object"),
         ('{"answer": "1"}', "row 1: no prompt; expected `messages` or one of question"),
         ('{"messages": [{"role": "user"}]}', "row 1: `messages` must be chat messages"),
-        ('{"question": "q", "image": {"bytes": ""}}', "row 1: `images` must be names of files"),
+        ('{"question": "q", "image": {"bytes": ""}}', "row 1: an image must be the name of a file"),
         ('{"message": "__import__(1)"}', "row 1: `message` is neither JSON nor a literal"),
         (None, "cannot be read"),
         (b"\xff", "not UTF-8"),

@@ -20,6 +20,7 @@ from evals.agents.football_levels import Scenario
 from evals.inputs import check_pin
 from evals.registry import Benchmark, DataFile
 from lmmr1.files import verify
+from lmmr1.lines import text_of_file
 from lmmr1.sokoban import Level
 from lmmr1.types import UserError
 
@@ -194,9 +195,9 @@ def _football_file(path: Path) -> list[football_levels.Task]:
 def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The rows of a JSON list or of JSON lines, each with where it stands; ids are texts and unique."""
     try:
-        text = path.read_text(encoding="utf-8")
-        rows = json.loads(text) if path.suffix == ".json" else [json.loads(x) for x in text.splitlines() if x.strip()]
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
+        text = text_of_file(path)
+        rows = json.loads(text) if path.suffix == ".json" else [json.loads(x) for x in text.split("\n") if x.strip()]
+    except (json.JSONDecodeError, RecursionError) as e:
         raise UserError(f"{path}: not JSON ({e}); expected levels, one object each") from None
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{path}: no levels in it; expected a list of objects with `id` and `level`")

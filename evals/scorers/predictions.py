@@ -13,6 +13,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evals.scorers.items import Item
+from lmmr1.lines import lines_of, without_mark
 from lmmr1.types import UserError
 
 MAX_SHOWN = 5
@@ -81,13 +82,11 @@ def load(predictions: Path, data_root: Path) -> tuple[list[Answered], int]:
 def read_jsonl(path: Path, kind: type[Row]) -> list[tuple[int, Row]]:
     """Line numbers and rows. Raises UserError, naming the lines, for a missing, empty or malformed file."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        raw = path.read_bytes()
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give a JSON lines file") from None
     rows, wrong = [], []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in lines_of(raw, path):
         try:
             rows.append((number, kind.model_validate_json(line)))
         except ValidationError as e:
@@ -147,7 +146,7 @@ def released_counts(predictions: Path) -> Counts | None:
     if not path.is_file():
         return None
     try:
-        cells = json.loads(path.read_bytes())
+        cells = json.loads(without_mark(path.read_bytes(), path))
         found = {cell: re.match(r"(\d+)/(\d+)=", text) for cell, text in cells.items()}
         return {cell: (int(match[1]), int(match[2])) for cell, match in found.items()}
     except (ValueError, AttributeError, TypeError):

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from lmmr1.lines import lines_of
 from lmmr1.rewards.judge import Question, Rule, Verdict
 from lmmr1.rewards.pool import VerifierPool
 from lmmr1.types import UserError
@@ -31,7 +32,7 @@ def verify_file(path: Path, workers: int, deadline: float, rule: Rule, as_json: 
     Raises UserError where there is no such file, or nothing in it.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = list(lines_of(path.read_bytes(), path))
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give a JSONL file") from None
     if not any(line.strip() for line in lines):
@@ -39,7 +40,7 @@ def verify_file(path: Path, workers: int, deadline: float, rule: Rule, as_json: 
     console, began = Console(stderr=True), time.perf_counter()
     verdicts: list[Verdict] = []
     bad = 0
-    reads = (read_line(number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    reads = (read_line(number, line) for number, line in lines)
     chunks = iter(lambda: list(islice(reads, CHUNK)), [])
     with VerifierPool(workers, deadline, rule=rule) as pool:
         total = -(-len(lines) // CHUNK)
@@ -63,7 +64,7 @@ def verify_file(path: Path, workers: int, deadline: float, rule: Rule, as_json: 
 def read_line(number: int, line: bytes) -> Read:
     """The question of one line, or what is wrong with the line."""
     try:
-        values = json.loads(line.decode("utf-8"))
+        values = json.loads(line.decode("utf-8"), strict=False)
     except UnicodeDecodeError as e:
         return number, f"not UTF-8 (byte {e.start})"
     except (json.JSONDecodeError, RecursionError) as e:
