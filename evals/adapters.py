@@ -13,6 +13,7 @@ from typing import Any
 
 from evals.option_order import option_order
 from evals.scorers.olympiadbench import tolerances
+from lmmr1.chat import named_pictures
 from lmmr1.types import UserError
 
 Row = dict[str, Any]
@@ -55,9 +56,10 @@ def _or_nan(cell: str) -> Any:
 
 
 def micro(row: Row, where: str) -> Row:
-    """The micro world's text rows have the fields already; its tables have VLMEvalKit's columns."""
+    """The micro world's text rows have the fields already, and name files in `image` or `images` if they have pictures;
+    its tables have VLMEvalKit's columns."""
     if "index" not in row:
-        return row
+        return row | {"images": [("file", name) for name in named_pictures(row, where)]}
     return _common(row) | {"choices": literal_list(row.get("choices") or "[]", "choices", where)}
 
 

@@ -1,4 +1,4 @@
-"""Text benchmarks through lm-evaluation-harness: our task files or its own, our engine as its model."""
+"""Benchmarks through lm-evaluation-harness: our task files or its own, our engine as its model."""
 
 from __future__ import annotations
 
@@ -39,9 +39,13 @@ Scores = dict[str, Verdict]
 class EngineLM(LM):
     """lm-eval's model interface on top of an engine. Only generation: our tasks ask for nothing else."""
 
-    def __init__(self, model: EvalModel, batch_size: int, repetition_penalty: float = 1.0) -> None:
+    def __init__(
+        self, model: EvalModel, batch_size: int, repetition_penalty: float = 1.0, problems: Sequence[Problem] = ()
+    ) -> None:
+        """`problems`: by doc_id, whose images are shown before the text; none: all are text."""
         super().__init__()
         self.model, self.batch_size, self.repetition_penalty = model, batch_size, repetition_penalty
+        self.problems = problems
         self.rollouts: dict[int, Rollout] = {}
         """By doc_id."""
         self.prompt_hashes: dict[int, str] = {}
@@ -66,13 +70,23 @@ class EngineLM(LM):
         others = [r.args[1] for r in requests if r.args[1] != settings]
         if others or settings.get("do_sample") or settings.get("temperature"):
             raise ValueError(f"the task must decode greedily, not with {others[:1] or settings}")
-        samples = [Sample(str(r.doc_id), json.loads(r.args[0]), (), "") for r in requests]
+        samples = [self._sample(r) for r in requests]
         limits = greedy(settings["max_gen_toks"], self.repetition_penalty)
         rollouts = generate_all(self.model, samples, limits, self.batch_size)
         for request, sample, rollout in zip(requests, samples, rollouts, strict=True):
             self.rollouts[request.doc_id] = rollout
-            self.prompt_hashes[request.doc_id] = prompt_sha256(self.model.render(sample))
+            image_sha256 = self.problems[request.doc_id].image_sha256 if sample.images else ""
+            self.prompt_hashes[request.doc_id] = prompt_sha256(self.model.render(sample), image_sha256)
         return [cut(rollout.text, settings["until"]) for rollout in rollouts]
+
+    def _sample(self, request: Instance) -> Sample:
+        """What lm-eval asks, with the images that its text-only tasks do not carry."""
+        messages = json.loads(request.args[0])
+        images = self.problems[request.doc_id].images if self.problems else ()
+        if images:
+            asked = {"type": "text", "text": messages[-1]["content"]}
+            messages[-1] = {"role": "user", "content": [*({"type": "image"} for _ in images), asked]}
+        return Sample(str(request.doc_id), messages, images, "")
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Raises TypeError: the engine generates, it does not score given texts."""
@@ -115,7 +129,7 @@ def run(
     No text benchmark is judged: `judge` is not used.
     """
     name, scores = measurement.benchmark.name, Scores()
-    lm = EngineLM(model, batch_size, measurement.repetition_penalty)
+    lm = EngineLM(model, batch_size, measurement.repetition_penalty, measurement.prepared.problems)
     cache = folder / "datasets_cache"
     with console_to(folder / "harness.log"), _without_env_info():
         results = simple_evaluate(
