@@ -47,8 +47,9 @@ def _image_file(kind: str, text: str, where: str, folder: Path, workspace: Path)
 def _image_file_bytes(image: Path, where: str) -> bytes:
     try:
         return image.read_bytes()
-    except OSError as e:
-        raise UserError(f"{where}: image {image} cannot be read ({e.strerror}); put it there or drop the row") from None
+    except (OSError, ValueError) as e:  # a name with a zero byte
+        reason = e.strerror if isinstance(e, OSError) else e
+        raise UserError(f"{where}: image {image} cannot be read ({reason}); put it there or drop the row") from None
 
 
 def _require_image(raw: bytes, what: str) -> str:

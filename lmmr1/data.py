@@ -29,7 +29,7 @@ def read_samples(path: Path) -> list[Sample]:
     faults = image_faults(image for _, sample in placed for image in sample.images)
     for where, image in ((where, image) for where, sample in placed for image in sample.images):
         if image in faults:
-            raise BadRow("image", f"{where}: image {image} cannot be read ({faults[image]})")
+            raise BadRow(faults[image].reason, f"{where}: image {image} cannot be read ({faults[image]})")
     return [sample for _, sample in placed]
 
 

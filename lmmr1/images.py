@@ -22,11 +22,11 @@ from lmmr1.types import UserError
 MAX_ASPECT = 200
 """Qwen2.5-VL's image processor refuses a picture with one side more than so many times the other."""
 
-MOST_PIXELS = 178_956_970
-"""Larger ones are refused before they are decoded: half a gigabyte. Pillow's own limit."""
-
 MANY = 500
 """Pictures from which the check takes seconds."""
+
+MOST_PIXELS = 178_956_970
+"""Larger ones, of half a gigabyte, are refused before they are decoded. Pillow's own limit, which VLMEvalKit lifts."""
 
 ORIENTATION = 0x0112
 """EXIF's tag for how the camera was held."""
@@ -47,7 +47,12 @@ SAMPLES = {"L;2": lambda v: v * 85, "L;4": lambda v: v * 17, "RGB;16B": lambda v
 
 
 class UnreadableImage(UserError):
-    """A picture that cannot be shown to a model; the text is the reason alone, to be put after the picture's name."""
+    """A picture that cannot be shown to a model; the text says why, to be put after the picture's name, and `reason` is
+    a word for the cards that count."""
+
+    def __init__(self, text: str, reason: str = "image") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 def open_image(source: Path | bytes) -> Image.Image:
@@ -73,7 +78,7 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
     return _read(source, lambda image: image.size)
 
 
-def image_faults(paths: Iterable[Path]) -> dict[Path, str]:
+def image_faults(paths: Iterable[Path]) -> dict[Path, UnreadableImage]:
     """{picture: why it is of no use} of those that are. A bar shows the progress on a terminal where they are many.
 
     In threads: Pillow's decoders let others run.
@@ -86,12 +91,12 @@ def image_faults(paths: Iterable[Path]) -> dict[Path, str]:
         return {path: fault for path, fault in zip(unique, found, strict=True) if fault}
 
 
-def _fault(path: Path) -> str:
+def _fault(path: Path) -> UnreadableImage | None:
     try:
         check_image(path)
     except UnreadableImage as e:
-        return str(e)
-    return ""
+        return e
+    return None
 
 
 def _read(source: Path | bytes, use: Any) -> Any:
@@ -99,7 +104,7 @@ def _read(source: Path | bytes, use: Any) -> Any:
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise UnreadableImage(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS}")
+                raise Image.DecompressionBombError
             return use(image)
     except UnreadableImage:
         raise
@@ -111,6 +116,8 @@ def _reason(source: Path | bytes, error: Exception) -> str:
     """What is wrong, without the addresses of objects that Pillow's texts have."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MOST_PIXELS} pixels"
     if not isinstance(error, UnidentifiedImageError):
         return " ".join(str(error).split())[:200] or type(error).__name__
     head = source.open("rb").read(24) if isinstance(source, Path) else source[:24]
@@ -122,7 +129,8 @@ def _decoded(image: Image.Image) -> str:
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise UnreadableImage(
             f"{width} x {height} pixels: this model family takes no picture with one side more than {MAX_ASPECT} times "
-            "the other"
+            "the other",
+            "image_shape",
         )
     # JPEG decodes at an eighth of the size: the whole file is still read, so a cut is still seen.
     image.draft("L", (1, 1))

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lmmr1.batch import informative
 from lmmr1.config import TrainConfig, load_train_config
-from lmmr1.data import prompt_batches, read_samples, training_data
+from lmmr1.data import parse_samples, prompt_batches, read_samples, training_data
 from lmmr1.exits import run_cli
 from lmmr1.files import verify, write
 from lmmr1.forward import prompts_at_once
@@ -56,8 +56,9 @@ def train(
 
 
 def _checked(prompts: Path) -> tuple[list[Sample], TrainingData]:
-    """The prompts, every image opened and every byte hashed: of several processes the first does it for all."""
-    samples = read_samples(prompts)
+    """The prompts, every image decoded and every byte hashed: of several processes the first does it for all, but TRL's
+    each read and hash them, and the first alone decodes."""
+    samples = parse_samples(prompts) if rank() else read_samples(prompts)
     return samples, training_data(prompts, samples)
 
 
@@ -136,11 +137,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="content-addressed store")
     parser.add_argument("--out", type=Path, required=True, help="folder for manifest.json and the logs")
     parser.add_argument("--report-to", default=os.environ.get(VARIABLE), help="tensorboard, wandb, trackio: a,b")
+    parser.add_argument("--dry-run", action="store_true", help="check config, parent, prompts, images; train nothing")
     args = parser.parse_args(argv)
     report_to = Reporting(parse_names(args.report_to, "--report-to"), args.out)
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
     verify(args.config)
     cfg, parent = load_train_config(args.config), read_parent(args.parent)
+    if args.dry_run:
+        samples, _ = _checked(args.prompts)
+        print(f"would train {cfg.max_steps} steps on {len(samples)} prompts of {args.prompts} and write {args.out}")
+        return
     manifest, store = train(cfg, parent, args.prompts, args.checkpoints, report_to)
     if rank():
         return  # under `accelerate launch` the first process writes what the workflow waits for

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; see docs/runtimes.md
 
@@ -32,6 +32,9 @@ from reproduce.published_cli import published
 from reproduce.recipes_cli import recipes
 from reproduce.status_cli import status
 from reproduce.trace_cli import bundle, trace
+
+if TYPE_CHECKING:
+    from reproduce.plan import Plan
 
 cli = typer.Typer(
     name="lmmr1",
@@ -99,7 +102,20 @@ def train(
             f"--seed: {seed} is not a seed of arm {arm}; allowed: {', '.join(map(str, plan.seeds_of(arm)))}"
         )
     extra = [*(["force=true"] if force else []), *([f"report_to={report_to}"] if report_to != "none" else [])]
+    if dry_run:
+        check_prompts(plan, arm)
     snakemake([plan.results(arm, str(seed), "manifest.json")], profile, cores, dry_run, extra)
+
+
+def check_prompts(plan: Plan, arm: str) -> None:
+    """Read the prompts, images and all, of every stage that leads to `arm`, where they were made. Raises UserError."""
+    from lmmr1.data import read_samples
+    from reproduce.plan import ROOT, lineage
+
+    for stage in filter(None, (plan.arms[name].stage for name in lineage(plan.arms, arm))):
+        prompts = ROOT / plan.results("data", f"{stage}.jsonl")
+        if prompts.is_file():
+            read_samples(prompts)
 
 
 @cli.command(

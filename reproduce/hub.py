@@ -54,17 +54,14 @@ class PromptCheck:
         if marks != len(sample.images):
             raise BadRow("image_marks", f"{where}: {len(sample.images)} images but {marks} marks for them")
         tokens = len(self.processor.tokenizer(text)["input_ids"])
-        tokens += sum(self._visual_tokens(image, where) - 1 for image in sample.images)
+        tokens += sum(self._visual_tokens(image) - 1 for image in sample.images)
         if tokens > self.max_prompt_length:
             raise BadRow("too_long", f"{where}: prompt of {tokens} tokens, longer than {self.max_prompt_length}")
         return tokens
 
-    def _visual_tokens(self, path: Path, where: str) -> int:
+    def _visual_tokens(self, path: Path) -> int:
         of, (width, height) = self.processor.image_processor, image_size(path)
-        try:
-            return int(of.get_number_of_image_patches(height, width) // of.merge_size**2)
-        except ValueError as e:
-            raise BadRow("image_shape", f"{where}: image {path} of {width} x {height} pixels: {e}") from None
+        return int(of.get_number_of_image_patches(height, width) // of.merge_size**2)
 
 
 @dataclass
@@ -93,7 +90,7 @@ class Sieve:
         for where, row, sample in read:
             try:
                 for image in (image for image in sample.images if image in faults):
-                    raise BadRow("image", f"{where}: image {image} cannot be read ({faults[image]})")
+                    raise BadRow(faults[image].reason, f"{where}: image {image} cannot be read ({faults[image]})")
                 self._require_new(row, where)
                 if self.check:
                     self.tokens.append(self.check.length(sample, where))
