@@ -81,16 +81,15 @@ def _settle_numbers(wanted: str, found: str) -> str | None:
 
 def _settle_ratios(wanted: str, found: str) -> str | None:
     """The verdict on times of day, by their texts, and on ratios of three numbers or more; None for anything else."""
-    one, two = ([number(part) for part in text.split(":")] for text in (wanted, found))
-    if None in one or None in two or len(one) < 2 or len(two) < 2:
+    one, two = ([value for part in text.split(":") if (value := number(part)) is not None] for text in (wanted, found))
+    if len(one) <= wanted.count(":") or len(two) <= found.count(":") or min(len(one), len(two)) < 2:
         return None
-    reduced = math.gcd(*(part.numerator for part in one if part)) == 1
+    reduced = math.gcd(*(part.numerator for part in one)) == 1
     if _TIME.fullmatch(wanted) and (_TIME.fullmatch(found) or not reduced):
         return "different"  # the texts differ, and minutes are no ratio
     if len(one) == len(two) == 2:
         return None
-    parts = zip(one, two, strict=False)
-    same = len(one) == len(two) and all(a * two[0] == b * one[0] for a, b in parts if a is not None and b is not None)
+    same = len(one) == len(two) and all(a * two[0] == b * one[0] for a, b in zip(one, two, strict=True))
     return "equal" if same else "different"
 
 

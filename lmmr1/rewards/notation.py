@@ -48,10 +48,14 @@ def _both_signs(latex: str) -> str:
     both = []
     for part in parts:
         name, equals, value = part.rpartition("=")
-        signs = ("+-", "-+") if len(_PLUS_MINUS.findall(part)) == 1 else ("",)
-        members = [_PLUS_MINUS.sub(lambda m, s=s: s[m[0] == r"\mp"], value) if s else value for s in signs]
+        members = _signs(value) if len(_PLUS_MINUS.findall(part)) == 1 else [value]
         both += [f"{name}{equals}{members[0]}", *members[1:]]
     return ", ".join(both)
+
+
+def _signs(value: str) -> list[str]:
+    """The two values of one with a plus-minus sign; which is first does not matter in a list."""
+    return [_PLUS_MINUS.sub(sign, value) for sign in "+-"]
 
 
 def top_level(text: str) -> list[str]:

@@ -35,7 +35,7 @@ def verify_file(path: Path, workers: int, deadline: float, rule: Rule, as_json: 
         lines = list(lines_of(path.read_bytes(), path))
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give a JSONL file") from None
-    if not any(line.strip() for line in lines):
+    if not lines:
         raise UserError(f'{path}: no pairs in it; give a line {{"gold": ..., "response": ...}} for each')
     console, began = Console(stderr=True), time.perf_counter()
     verdicts: list[Verdict] = []
