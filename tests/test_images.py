@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageCms
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
+from lmmr1.checkpoint import load_processor
 from lmmr1.images import MAX_ASPECT, UnreadableImage, check_image, image_faults, image_size, open_image
-from lmmr1.policy import load_processor
 from lmmr1.types import UserError
 from tests import encodings
 from tests.encodings import ENCODINGS, WHITE, drawing, png, stored, turned
