@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from collections.abc import Callable
@@ -15,6 +16,14 @@ FAILURE, BAD_INPUT, REGRESSION, INCONCLUSIVE = 1, 2, 3, 4
 NO_SPACE = "No space left on device"
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory", "bad_alloc")
 """How libraries say it inside their own errors."""
+
+WRONG_PATH = {
+    errno.EISDIR: "a folder, where a file is needed; name the file in it",
+    errno.ENOTDIR: "a part of this path is a file, where a folder is needed; mend the path",
+    errno.ENAMETOOLONG: "the name is too long for this disk; shorten it",
+    errno.ELOOP: "links that lead to one another; name the file itself",
+}
+"""What is wrong with a path that a user gave, by the system's number for it."""
 
 
 def run_cli(main: Callable[[], None]) -> None:
@@ -37,7 +46,7 @@ def exit_code(main: Callable[[], int | None]) -> int:
     except TrainingError as e:
         return _say(e, FAILURE)
     except (OSError, MemoryError, RuntimeError) as e:
-        mendable = shortage(e)
+        mendable = shortage(e) or wrong_path(e)
         if mendable is None:
             raise
         return _say(mendable, BAD_INPUT)
@@ -55,6 +64,13 @@ def shortage(error: Exception) -> UserError | None:
     if NO_SPACE in text:
         return UserError(f"the disk is full ({text[:200]}); free some space and run the same command again")
     return None
+
+
+def wrong_path(error: Exception) -> UserError | None:
+    """An error of a path that is not what it was given for, as the user should read it."""
+    if not isinstance(error, OSError) or error.errno not in WRONG_PATH or error.filename is None:
+        return None
+    return UserError(f"{error.filename}: {WRONG_PATH[error.errno]}")
 
 
 def _say(error: Exception, code: int) -> int:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lmmr1 import train as train_module
 from lmmr1.data import prompt_batches, read_samples
-from lmmr1.exits import run_cli
+from lmmr1.exits import BAD_INPUT, exit_code, run_cli
 from lmmr1.policy import load_policy
 from lmmr1.types import Sample, UserError
 from reproduce import cli
@@ -254,3 +254,33 @@ def test_every_profile_resolves(profile):
     assert plan.parent_manifest("two_stage", "0") == plan.results("fre", "0", "manifest.json")
     differing = {k for k, v in plan.train_config("two_stage", 0).items() if v != plan.train_config("mgt_only", 0)[k]}
     assert not differing  # same stage: they differ in where they start
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a folder", "name the file in it"),
+        ("below a file", "mend the path"),
+        ("a long name", "shorten it"),
+        ("a loop", "links"),
+    ],
+)
+def test_a_path_that_is_none_is_one_line(name, words, tmp_path, capsys):
+    """Whatever reads it: here training its parent's manifest."""
+    (tmp_path / "file").write_text("{}")
+    (tmp_path / "loop").symlink_to("loop")
+    paths = {
+        "a folder": tmp_path, "below a file": tmp_path / "file" / "manifest.json", "a long name": tmp_path / ("x" * 300),
+        "a loop": tmp_path / "loop",
+    }  # fmt: skip
+    (tmp_path / "cfg.yaml").write_text("{max_steps: 2}")
+    given = {
+        "config": tmp_path / "cfg.yaml",
+        "parent": paths[name],
+        "prompts": tmp_path / "p.jsonl",
+        "out": tmp_path / "o",
+    }
+    arguments = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    assert exit_code(lambda: train_module.main(arguments)) == BAD_INPUT
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith(f"error: {tmp_path}") and words in said[0], said
