@@ -142,7 +142,7 @@ def _by_value(wanted: str, found: str) -> str:
         return "different"
     pairs = percentages(wanted, found)
     try:
-        golds = [expression(w) for w, _ in pairs]
+        golds = [values.of_chain(expression(w)) for w, _ in pairs]
     except Unparsable:
         return "gold_unparsable"
     try:

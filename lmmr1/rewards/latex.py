@@ -56,8 +56,8 @@ _REPEATING = re.compile(r"(\d{0,9})\.(\d{0,9})\\overline\s*\{\s*(\d{1,9})\s*\}")
 _COLON = re.compile(r"(?<=\d)\s*(?::|\u2236|\{:\}|\\colon(?![A-Za-z]))\s*(?=\d)")
 _EULER = re.compile(r"(?<![A-Za-z\\\d.])e(?![A-Za-z])|(?<=\d)e(?![-+\dA-Za-z])")
 _FUNCTION = re.compile(
-    r"\\(?:mathrm|text|operatorname)\s*\{\s*(ln|log|sin|cos|tan|cot|sec|csc|exp|gcd|lcm|max|min)\s*\}"
-)
+    r"\\(?:mathrm|text|operatorname)\s*\{\s*(ln|log|sin|cos|tan|cot|sec|csc|exp|gcd|lcm|max|min)\s*\}(?=\s*\S)"
+)  # at the end of the text it has no argument: `9 \\text{ min}` is nine minutes
 _UNIT_RATIO = re.compile(
     r"\\frac\{\s*\\(?:text|mathrm)\s*\{\s*([A-Za-z]+)\s*\}\s*\}\{\s*\\(?:text|mathrm)\s*\{\s*([A-Za-z]+)\s*\}\s*\}"
 )

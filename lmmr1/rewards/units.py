@@ -33,13 +33,13 @@ _PLAIN_UNITS = {
     *_UNITS, *"cm m km mm in ft mi yd s min h g kg mg l ml lb oz sq per cubic".split(),  # noqa: SIM905 - a row of words
     *"day week month year people point".split(),  # noqa: SIM905
 }  # fmt: skip
+r"""Words that are units without `\text{}` around them."""
+
 _VALUES = re.compile(
     r"th$|third|hal[fv]|quarter|squared|cubed|factorial|hundred|thousand|illion|dozen|choose|times|plus|minus|root|over"
     r"|percent|sqrt|sinh?$|cosh?$|tanh?$|infinity|theta|alpha|beta|gamma|delta|lambda|sigma|omega"
 )
 """Words that change the number before them."""
-
-r"""Words that are units without `\text{}` around them."""
 
 
 def same_unit(one: str, two: str) -> bool:
@@ -93,6 +93,7 @@ def _is_product(before: str, name: str) -> bool:
 
 def percentages(wanted: str, found: str) -> list[tuple[str, str]]:
     """The pairs of texts that may be equal: a percent sign on one side alone means a hundredth or nothing."""
+    wanted, found = _chain_of_one_kind(wanted), _chain_of_one_kind(found)
     bare, other = _PERCENT.sub("", wanted), _PERCENT.sub("", found)
     pairs = [(bare, other)]
     if bare != wanted and other == found:
@@ -100,3 +101,12 @@ def percentages(wanted: str, found: str) -> list[tuple[str, str]]:
     if other != found and bare == wanted:
         pairs.append((bare, rf"\frac{{{other}}}{{100}}"))
     return pairs
+
+
+def _chain_of_one_kind(text: str) -> str:
+    r"""`0.56 = 56\%` with its percentages as hundredths: the parts of a chain are compared with each other."""
+    parts = text.split("=")
+    if len(parts) == 1:
+        return text
+    bare = [_PERCENT.sub("", part) for part in parts]
+    return "=".join(part if part == b else rf"\frac{{{b}}}{{100}}" for part, b in zip(parts, bare, strict=True))

@@ -107,14 +107,23 @@ def snapped(found: Any, decimals: Sequence[str]) -> Any:
 
 def is_false(found: Any) -> bool:
     """True for an equation, or a chain of them, between numbers that are not equal: `x = 2 + 4 = 5`."""
+    numbers = [side.doit() for side in _sides(found) if _is_number(side)]
+    return any(not _same_number(numbers[0], number) for number in numbers[1:])
+
+
+def of_chain(gold: Any) -> Any:
+    """The number that a true chain of numbers states (`0.56 = 56/100`), anything else as it is."""
+    sides = _sides(gold)
+    return sides[0] if sides and all(map(_is_number, sides)) and not is_false(gold) else gold
+
+
+def _sides(found: Any) -> list[Any]:
+    """Both sides of each equation of a chain; empty for what is none."""
     import sympy
     from latex2sympy2_extended.logic import And
 
     links = found._unsorted_args if isinstance(found, And) else [found]
-    if not all(isinstance(link, sympy.Eq) for link in links):
-        return False
-    numbers = [side.doit() for link in links for side in (link.lhs, link.rhs) if _is_number(side)]
-    return any(not _same_number(numbers[0], number) for number in numbers[1:])
+    return [s for link in links for s in (link.lhs, link.rhs)] if all(isinstance(x, sympy.Eq) for x in links) else []
 
 
 def union(parts: Sequence[str]) -> Any:
