@@ -63,6 +63,18 @@ def test_every_golden_pair_has_its_verdict(pool, name):
     assert len(rows) >= 500 and not wrong, "\n".join(wrong)
 
 
+def test_every_reported_pair_has_its_verdict(pool):
+    """Pairs by someone who tried to be paid for wrong answers; the verifier of that day had each of them wrong."""
+    rows = lines("verifier_pairs_reported.jsonl")
+    verdicts = pool.judge([question(row) for row in rows])
+    wrong = [
+        f"{row['gold']!r} <- {row['response']!r}: {v.note}, but {row['accuracy']}"
+        for row, v in zip(rows, verdicts, strict=True)
+        if v.accuracy != row["accuracy"]
+    ]
+    assert len(rows) >= 390 and not wrong, "\n".join(wrong)
+
+
 def test_the_released_rule_agrees_with_the_measured_cases():
     rows = lines("released_cases.jsonl")
     with VerifierPool(1, rule="released") as released:

@@ -16,10 +16,10 @@ from typing import Any
 from lmmr1.rewards import values
 from lmmr1.rewards.bases import based, has_subscript, settle_bases
 from lmmr1.rewards.latex import to_latex
-from lmmr1.rewards.notation import OR, bracket, canonical, unnamed
+from lmmr1.rewards.notation import OR, bracket, canonical, drops_a_mark, is_other_kind, unnamed
 from lmmr1.rewards.options import gold_letter
 from lmmr1.rewards.sentence import HEDGE
-from lmmr1.rewards.units import percentages, same_unit, strip_unit
+from lmmr1.rewards.units import has_percent, percentages, same_unit, strip_unit
 from lmmr1.rewards.values import Unparsable
 
 _NUMBER = re.compile(
@@ -50,7 +50,9 @@ def settle(gold: str, answer: str) -> str | None:
     Bounded: regular expressions and exact fractions on texts that passed `limits.refusal`.
     """
     wanted, found = to_latex(gold), to_latex(answer)
-    if not re.sub(r"[\s$\\{}()\[\].,;:]", "", wanted) or wanted.count("{") != wanted.count("}"):
+    if not re.search(r"\w|\\|[^\x00-\x7f]", wanted.replace("\ufffd", "").strip("\\{}()[]$ ")) or wanted.count(
+        "{"
+    ) != wanted.count("}"):
         return "gold_unparsable"
     if wanted == found:
         return "equal"
@@ -126,7 +128,7 @@ def math_equal(gold: str, answer: str) -> str:
     """The verdict by algebra: `equal`, `different`, `unparsed`, `gold_unparsable`. May take any time and memory."""
     wanted, found = to_latex(gold), to_latex(answer)
     (bare, one), (other, two) = strip_unit(wanted), strip_unit(found)
-    if not same_unit(one, two):
+    if not same_unit(one or _percent(wanted), two or _percent(found)):
         return "different"
     if not (one or two) or (one and two):
         return _by_value(bare, other)
@@ -135,10 +137,14 @@ def math_equal(gold: str, answer: str) -> str:
     return next((note for note in ("equal", "different") if note in notes), notes[0])
 
 
+def _percent(text: str) -> str:
+    return "%" if has_percent(text) else ""
+
+
 def _by_value(wanted: str, found: str) -> str:
     """The verdict on two texts without units."""
     wanted, found = unnamed(canonical(wanted), canonical(found))
-    if (bracket(wanted), bracket(found)) in _UNLIKE:
+    if (bracket(wanted), bracket(found)) in _UNLIKE or is_other_kind(wanted, found) or drops_a_mark(wanted, found):
         return "different"
     pairs = percentages(wanted, found)
     try:
@@ -149,7 +155,7 @@ def _by_value(wanted: str, found: str) -> str:
         answers = [expression(f) for _, f in pairs]
     except Unparsable:
         return "unparsed"
-    if any(map(values.is_false, answers)):
+    if any(map(values.is_false, answers)) or any(map(values.is_unsolved, answers, golds)):
         return "different"
     if _DECIMAL.fullmatch(pairs[0][1]) and getattr(golds[0], "is_irrational", False):
         return "different"  # however many digits an approximation has

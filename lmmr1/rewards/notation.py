@@ -22,6 +22,16 @@ _BUILDER = re.compile(
 )
 _NAMED_LIST = re.compile(r"\s*([A-Za-z]|\([a-z](?:\s*,\s*[a-z])+\))\s*=\s*([(\[][^=]*[)\]]|\\\{[^=]*\\\})\s*")
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
+_RANGE = re.compile(r"\\in\s*[(\[]|\\notin|\\neq?(?![A-Za-z])")
+_UNREAD = [
+    re.compile(mark)
+    for mark in (
+        r"'|\\prime(?![A-Za-z])",
+        r"\^\s*\{?\s*(?:T|\\top|\\dagger|\\mathsf\{T\})(?![A-Za-z])",
+        r"\\[lc]?dots|\.\.\.",
+        r":(?=[^:]*:)",
+    )
+]
 _NAMED = re.compile(r"\s*([a-z])\s*=\s*([^=,]+)")
 
 
@@ -77,11 +87,30 @@ def unnamed(wanted: str, found: str) -> tuple[str, str]:
         names = re.findall(r"[a-z]", one[1]) if one else sorted(given)
         if sorted(names) == sorted(given):
             return one[2] if one else wanted, "(" + ", ".join(given[name].strip() for name in names) + ")"
+    if two and not one and (order := re.findall(r"[a-z]", two[1])) != sorted(order) and bracket(two[2]) == "tuple":
+        values = top_level(two[2].strip()[1:-1])
+        return wanted, "(" + ", ".join(v for _, v in sorted(zip(order, values, strict=False))) + ")"
     if one and two and one[1] != two[1]:
         return wanted, found
     return (one[2] if one and "=" not in found.removeprefix(two[0] if two else "") else wanted), (
         two[2] if two else found
     )
+
+
+def is_other_kind(wanted: str, found: str) -> bool:
+    """True for an inequality or a set of numbers that answers for a list, and for sets that answer for points."""
+    is_list = bracket(wanted) in ("bare", "set") and not _INEQUALITY.search(wanted)
+    if is_list and (_INEQUALITY.search(found) or _RANGE.search(found)):
+        return True
+    if found.count(r"\{") > 1 >= wanted.count(r"\{") and bracket(wanted) == "set":
+        return True
+    kinds = [{bracket(part) for part in top_level(text)} for text in (wanted, found)]
+    return "tuple" in kinds[0] and "set" in kinds[1] and "(" not in found
+
+
+def drops_a_mark(wanted: str, found: str) -> bool:
+    """True where an answer has a mark that the grammar does not read and the gold has none: `5'`, `5^T`."""
+    return any(len(mark.findall(found.rpartition("=")[2])) > len(mark.findall(wanted)) for mark in _UNREAD)
 
 
 def bracket(text: str) -> str:

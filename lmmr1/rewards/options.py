@@ -23,7 +23,12 @@ _CORRECT = re.compile(
     r"(?:[(\[]([A-Z])[)\]]|\b([A-Z]))\s+is\s+(?:(?:the|our|my)\s+)?(?:only\s+)?(?i:correct|right|best|true|(?:final\s+)?answer)\b"
 )
 _LISTED = re.compile(r"(?m)^\s*[(\[]?[A-J]\s*[)\].:]\s*\S")
-_SAID = re.compile(r"\b(?:(?i:answer|option|choice)(?i:\s+is|:)?:?|(?i:is|be))\s+[(\[]?([A-Z])(?![\w'’])")
+_SAID = re.compile(
+    r"\b(?:(?i:answer|option|choice)(?i:\s+is|:)?:?|(?i:is|be|choose|pick|select))\s+[(\[]?([A-Z])(?![\w'’])"
+    r"|\b(?i:option|choice)\s+[(\[]?([a-j])(?![\w'’])|选(?:择)?\s*[:：]?\s*([A-J])(?![\w'’])"
+)
+_AND_ANOTHER = re.compile(r"\s*[)\].]?\s*(?:[,;/&|]|\band\b|\bor\b|\s)+\s*[(\[]?([A-J])(?![\w'’.])")
+_QUOTED = re.compile(r"(?<!\w)[\"'“”‘’]([A-Ja-j])[\"'“”‘’](?!\w)")
 
 
 def gold_letter(gold: str) -> str:
@@ -84,12 +89,16 @@ def letters_in(answer: str) -> set[str]:
     led = _LED.fullmatch(plain)
     if led and len(bracketed) < 2:
         return {led[1] or led[2]}
-    return bracketed or set(_SAID.findall(plain)[-1:])
+    if bracketed:
+        return bracketed
+    said = list(_SAID.finditer(plain))[-1:]
+    letters = {next(filter(None, match.groups())).upper() for match in said}
+    return letters | {more[1] for match in said if (more := _AND_ANOTHER.match(plain, match.end()))}
 
 
 def undressed(answer: str) -> str:
     """Without LaTeX dressing, spaces once each."""
-    return " ".join(_DRESSING.sub(" ", answer[:MAX_CHARS]).split())
+    return " ".join(_QUOTED.sub(r"\1", _DRESSING.sub(" ", answer[:MAX_CHARS])).split())
 
 
 def _bare(text: str) -> str:

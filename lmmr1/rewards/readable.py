@@ -20,6 +20,8 @@ _ROW = re.compile(r"(?m)^[ \t]*\|[ \t](.*[ \t]\|[ \t].*)[ \t]\|[ \t]*$")
 _STRONG = re.compile(r"(?<![\w\\*])(\*{1,3}|_{1,3})(?=[^\s*_])([^*\n]*?[^\s*\\])\1(?![\w*])")
 _HTML = re.compile(r"</?(?:b|strong|i|em|u|mark|center|p|br|span|div)\s*/?>", re.IGNORECASE)
 _SUPERSCRIPT = re.compile(r"<sup>\s*([^<>]{1,20}?)\s*</sup>", re.IGNORECASE)
+_STRUCK = re.compile(r"~~(?=\S)[^~\n]+~~")
+_QED = re.compile(r"\s*(?:\$?\\(?:blacksquare|square|Box|qed)\$?|[\u220e\u25a0\u25a1]|Q\.?E\.?D\.?)\s*\Z")
 _TICKS = re.compile(r"`+")
 _FORMULA = re.compile(
     r"\$\$.+?\$\$|(?<![\\$])\$(?!\$)(?:[^$\\\n]|\\.)+\$|\\\(.+?\\\)|\\\[.+?\\\]|\\begin\{(\w+\*?)\}.+?\\end\{\1\}",
@@ -33,14 +35,14 @@ _STOP = re.compile(r"\s*[.,;]\s*(\$\$?|\\\)|\\\])\Z")
 
 def readable(text: str) -> str:
     """`text` without marks that only say how it is shown. Formulas keep theirs and stand on one line each."""
-    text = _PICTURE.sub("", text.translate(_WIDE))
+    text = _STRUCK.sub(" ", _PICTURE.sub("", text.translate(_WIDE)))
     for mark in (_FENCE, _RULE, _HEADING, _BULLET, _QUOTED):
         text = mark.sub("", text)
     parts, at = [], 0
     for formula in _FORMULA.finditer(text):
         parts += [_shown(text[at : formula.start()]), _STOP.sub(r" \1", " ".join(formula[0].split()))]
         at = formula.end()
-    return _unstarred("".join([*parts, _shown(text[at:])]))
+    return _QED.sub("", _unstarred("".join([*parts, _shown(text[at:])])))
 
 
 def _shown(text: str) -> str:

@@ -10,7 +10,7 @@ import re
 from collections import deque
 
 from lmmr1.rewards.readable import readable
-from lmmr1.rewards.sentence import JOINT, MATH, announced, concluded, names, separator
+from lmmr1.rewards.sentence import JOINT, MATH, absorbed, announced, concluded, names, separator
 
 TAIL_CHARS = 2000
 """Of a response without answer block and box only the end is searched: an answer stands at the end."""
@@ -25,6 +25,11 @@ _RELEASED = re.compile(r"\A<think>(?:(?!</think>).)*</think><answer>(?:(?!</answ
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _BLOCKS = re.compile(r"<think>(.*)</think><answer>(.*)</answer>", re.DOTALL)
 _BOX = re.compile(r"\\(?:f?boxed|fbox)(?:\s*\{|\s+(?=[^\s{]))")
+_LABELLED = re.compile(r"\A(?:[Aa]ns\.|(?:[A-Z][a-z]+|[a-z]|A):)\s+(?=[-+$\\(]*\d[^:]*\Z)")
+"""A name before a value: `Sum: 34`."""
+
+_SIGN = re.compile(r"(?:\A|[\s=$(])-\s*\Z")
+_BEHIND = re.compile(r"\s*[/^]\s*(?:\d+|\{\d+\})|\s*\\?%")
 _TOKEN = re.compile(r"[^\s{}$]+")
 _TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+")
 
@@ -77,12 +82,14 @@ def ending(text: str) -> str:
     """The end of `text`, as a reader sees it. One endless word comes back whole, to be refused by its length."""
     if len(text) > TAIL_CHARS and not any(c.isspace() for c in text[-TAIL_CHARS:]):
         return text
-    return readable(text[-TAIL_CHARS:]).strip()
+    return absorbed(readable(text[-TAIL_CHARS:]).replace("\0", " ").replace("\1", " ").strip())
 
 
 def whole(tail: str) -> str:
     """The text itself where it is one answer and no sentence, else an empty text."""
-    return tail if len(tail) > TAIL_CHARS or MATH.fullmatch(tail) or _is_expression(tail) else ""
+    if len(tail) > TAIL_CHARS or MATH.fullmatch(tail):
+        return tail
+    return _LABELLED.sub("", tail) if _is_expression(tail) else ""
 
 
 def last_boxes(text: str) -> str | None:
@@ -90,6 +97,7 @@ def last_boxes(text: str) -> str | None:
     opened = deque(_BOX.finditer(text), maxlen=MAX_BOXES)
     parts: list[str] = []
     later: int | None = None
+    last = 0
     while opened:
         box = opened.pop()
         inside, end = _inside(text, box)
@@ -97,10 +105,18 @@ def last_boxes(text: str) -> str | None:
         if end and (later is None or joint):
             parts += [f" {separator(joint)} "] if joint else []
             parts.append(inside)
+            last = last or end
             later = box.start()
         elif later is not None:
             break
-    return "".join(reversed(parts)) if parts else None
+    return _touched(text, later, "".join(reversed(parts)), last) if later is not None else None
+
+
+def _touched(text: str, start: int, inside: str, end: int) -> str:
+    """What the boxes hold with a sign before them and a power, divisor or percent sign behind them."""
+    sign = "-" if _SIGN.search(text[max(0, start - 8) : start]) else ""
+    behind = _BEHIND.match(text, end)
+    return f"{sign}{inside}{behind[0] if behind else ''}"
 
 
 def _inside(text: str, box: re.Match[str]) -> tuple[str, int]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from lmmr1.rewards.qualifiers import is_qualified, is_refuted, signed
+from lmmr1.rewards.units import QUANTITIES
+
 HEDGE = re.compile(r"(?i)\b(?:or|either|maybe|perhaps|possibly)\b")
 """Words between answers that are offered side by side."""
 
@@ -15,28 +18,46 @@ MATH = re.compile(
 )
 """A formula between its marks, or in an environment of its own."""
 
-_MARKS = r"(?:[\s$]|\\[()\[\]])*"
+_MARKS = r"(?:[\s$&]|\\(?:[()\[\],;:!\\ ]|q?quad(?![A-Za-z])))*"
 JOINT = re.compile(
-    rf"{_MARKS}(?:\\text\s*\{{\s*)?(?:([,;]){_MARKS})?(?:(?:\\text\s*\{{\s*)?(and|or))?(?:\s*\}})?{_MARKS}"
+    rf"{_MARKS}(?:\\text\s*\{{\s*)?(?:([,;]){_MARKS})?(?:(?:\\text\s*\{{\s*)?(and|or))?(?:\s*\}})?{_MARKS}(?:[a-z]\s*=\s*)?"
 )
 """What may stand between answers that are one list: a comma, `and`, `or`, or a comma and one of these words."""
 
-_LINK = r"(?:\s*(?:\b(?:is|are|equals|was|should\s+be|must\s+be|would\s+be|comes\s+out\s+(?:as|to))\b:?|:|=|\u2192))"
-_ANSWER = re.compile(rf"(?i)答案\s*(?:是|为|為)?\s*:?\s*|\banswers?\b[^.:=\n]{{0,60}}?{_LINK}\s*")
+_TOUCHING = re.compile(
+    r"(?:(?<![\w\x01)}\]])[-+\u2212]|\d+\s*[/*^]\s*)?\x00\d+\x01(?:\s*(?:[-+*/^=:\u00d7\u00f7\u2013\u00b7]|to|times|plus|minus|divided\s+by)\s*(?:\x00\d+\x01|\d+(?!\w)))*(?:(?<=\x01)[a-z](?![a-z]))?"
+    rf"(?:\s*({QUANTITIES}))?"
+)
+_LINK = (
+    r"(?:\s*(?:\b(?:is|are|equals|was|should\s+be|must\s+be|would\s+be|becomes"
+    r"|(?:comes|turns)\s+out\s+(?:as|to(?:\s+be)?))\b:?|:|=|\u2192))"
+)
+_ANSWER = re.compile(rf"(?i)答案\s*(?:是|为|為)?\s*:?\s*|\bans(?:wers?)?\b[^.:=\n]{{0,60}}?{_LINK}\s*")
 _RESULT = re.compile(rf"(?i)\b(?:(?:result|solutions?|total|value)\b[^.:=\n]{{0,60}}?|(?:option|choice)\b){_LINK}\s*")
 _IS_THE_ANSWER = re.compile(
     r"(?i)\s+(?:is|must be|should be)\s+(?:the|our|my)\s+(?:final\s+|correct\s+|right\s+)*(?:answer|result|choice)\b"
 )
-_VERB = re.compile(r"(?i)\b(?:is|was|are|equals|get|gives|be|have|has|therefore|thus|so|hence|yields|obtain)\b:?\s+")
+_VERB = re.compile(
+    r"(?i)\b(?:is|was|are|equals|gets?|gives?|giving|be|becomes|have|has|therefore|thus|then|so|hence|yields?|obtain|finds?|implies"
+    r"|it['\u2019]s|that['\u2019]s)\b[:,]?\s+(?:(?:exactly|only|just|precisely|simply|indeed|also)\s+)?"
+)
+_CONCLUDES = re.compile(
+    r"(?i)\b(?:so|thus|hence|therefore|gives?|giving|yields?|implies|gets?|obtain|finds?)\b[:,]?\s+"
+)
 _DENIAL = re.compile(r"(?i)\b(?:not|cannot|neither|never)\b|n't\b")
 _CLAUSE = re.compile(
-    r"(?i)[,;(]?\s*(?<![\w\\])(?:because|since|as|which|where|when|given|after|instead|rather|not|but|if|for|so)(?!\w)|\s\("
+    r"(?i)[,;(]?\s*(?<![\w\\])(?:because|since|as|which|where|when|given|after|instead|rather|not|but|if|for|so|with|whenever"
+    r"|attained|achieved|reached|out)(?!\w)|\s\("
 )
+_DOUBTED = re.compile(
+    r"(?i)[,;(]?\s*(?:(?:or|maybe|perhaps|possibly)\b|(?:which|that|but)\s+(?:it\s+|that\s+)?(?:is|was)\s+(?:wrong|incorrect|false|impossible))|.*\b(?:else|otherwise|and\s+\S+\s+(?:if|for|when))\b"
+)
+_CORRECTED = re.compile(r"(?i)\bbut\s+(?=(?:it|this|that|the\s+\w+)\s+is\s+[$\\]*\d)")
 _MATHS = re.compile(r"[\d$\\]")
 _TELLS = re.compile(r"\d|\A[\s(\[*]*[A-J][\s)\].*]*\Z")
 """A number or an option's letter."""
 
-_PROSE = re.compile(r"[^\"\[\]{}_=<>^\\|]*")
+_PROSE = re.compile(r"(?:[^\"\[\]{}_=<>^\\|]|\\\$)*")
 _ASIDE = re.compile(r"(?i)\s*(?:check|checking|verification|verify|note|proof|remark|hint|indeed|here)\b")
 _REMARK = re.compile(
     r"(?i)\b(?:correct|right|consistent|reasonable|verified|clear|unique|valid|below|above|follows?|same|expected|final"
@@ -44,7 +65,7 @@ _REMARK = re.compile(
 )
 _WORDS = re.compile(r"[A-Za-z]{2,}")
 _NUMBER = re.compile(
-    r"[$\u20ac\u00a3\u00a5]?[+-]?[$\u20ac\u00a3\u00a5]?\d+(?:[.,/:]\d+)*(?:\s*(?:\\?%|per\s?cent\b|pct\b))?"
+    r"(?:\\?\$|[\u20ac\u00a3\u00a5])?[+-]?[$\u20ac\u00a3\u00a5]?\d+(?:[.,/:]\d+)*(?:\s*(?:\\?%|per\s?cent\b|pct\b))?"
 )
 _END = re.compile(r"[\s.;,]*\Z")
 _NEXT_LINE = re.compile(r":\s*\n\s*")
@@ -54,6 +75,25 @@ _SENTENCE = re.compile(r"(?<=[^\d\s.][.!?])\s+|(?<=\d[.!?])\s+(?=[A-Z])|(?<=[.!?
 def names(text: str) -> bool:
     """True where `text` announces something or says what something is."""
     return any(pattern.search(text) for pattern in (_ANSWER, _RESULT, _VERB, MATH))
+
+
+def absorbed(text: str) -> str:
+    """With signs, operators and units that touch a formula inside of its marks: `-$5$`, `$5$/2`, `$9$ cm`."""
+    formulas = [match for match in MATH.finditer(text) if match[2]]
+    if not formulas:
+        return text
+    inside = [match[2] for match in formulas]
+    places, at = [], 0
+    for i, formula in enumerate(formulas):
+        places += [text[at : formula.start()], f"\0{i}\1"]
+        at = formula.end()
+    joined = _TOUCHING.sub(_as_formula, "".join([*places, text[at:]]))
+    return re.sub("\0(\\d+)\1", lambda m: inside[int(m[1])], joined)
+
+
+def _as_formula(match: re.Match[str]) -> str:
+    unit = match[1] or ""
+    return f"${match[0].removesuffix(unit).rstrip()}" + (rf"\text{{ {unit}}}" if unit else "") + "$"
 
 
 def announced(text: str) -> str:
@@ -94,41 +134,67 @@ def _all_announced(sentences: list[str], announces: re.Pattern[str]) -> Iterator
 def _stated(rest: str) -> str:
     """The answer at the beginning of what follows `the answer is`."""
     denial = _DENIAL.search(rest)
-    if denial and not _MATHS.search(rest[: denial.start()]):
+    if denial and not (_MATHS.search(rest[: denial.start()]) or _TELLS.search(rest[: denial.start()].rstrip(" ,;"))):
         return ""
-    rest = rest[: denial.start()] if denial else rest
+    rest = _clause(signed(rest[: denial.start()] if denial else rest))
+    if is_refuted(rest):
+        return ""
     formulas = list(MATH.finditer(rest))
     if formulas and not HEDGE.search(rest):
         begins = not _WORDS.search(rest[: formulas[0].start()])
         return _joined(rest, formulas if begins else formulas[::-1], forward=begins)
-    if not formulas and "\\" not in rest and (clause := _CLAUSE.search(rest)) and _TELLS.search(rest[: clause.start()]):
-        rest = rest[: clause.start()]
     return _bare(rest)
 
 
 def _comes_to(sentence: str) -> str:
-    """What a sentence comes to: its last formula, or what stands behind that and the last verb."""
+    """What a sentence comes to: the formula behind its last verb, else its last one, without reasons and conditions."""
     if _DENIAL.search(sentence):
+        return ""
+    if found := _CORRECTED.search(sentence):
+        sentence = sentence[found.end() :]
+    ends = [m.end() for m in _CONCLUDES.finditer(sentence) if _TELLS.search(sentence[m.end() :])]
+    sentence = sentence[: ends[-1]] + _clause(signed(sentence[ends[-1] :])) if ends else _clause(signed(sentence))
+    if is_refuted(sentence):
         return ""
     formulas = list(MATH.finditer(sentence))
     verbs = list(_VERB.finditer(sentence, formulas[-1].end() if formulas else 0))
     behind = sentence[verbs[-1].end() :] if verbs else ""
     if formulas and not HEDGE.search(sentence) and not (behind and re.search(r"\d", behind)):
+        said = {verb.end() for verb in _VERB.finditer(sentence)}
+        named = [i for i, formula in enumerate(formulas) if formula.start() in said]
+        if named and (len(named) == 1 or named[-1] == len(formulas) - 1):
+            return _joined(sentence, formulas[named[-1] :], forward=True)
         return _joined(sentence, formulas[::-1], forward=False)
+    if behind and not _TELLS.search(behind.strip(" .")) and _TELLS.search(sentence):
+        behind = ""
     return _bare(behind or (sentence if not formulas else sentence[formulas[-1].end() :] or sentence))
 
 
+def _clause(text: str) -> str:
+    """Without the reasons, conditions and remarks behind a value; with them where they put it in doubt."""
+    for clause in _CLAUSE.finditer(text):
+        head = text[: clause.start()]
+        if _TELLS.search(head.strip(" .:")) and head.count("$") % 2 == 0:
+            return text if _DOUBTED.match(text, clause.start()) or _DOUBTED.match(text, clause.end()) else head
+    return text
+
+
 def _bare(rest: str) -> str:
-    """Without the sentence's end; of words with one number, the number."""
+    """Without the sentence's end; of words with one number, the number, where no word makes another value of it."""
     rest = _END.sub("", rest.strip())
-    numbers = _NUMBER.findall(rest)
+    numbers = list(_NUMBER.finditer(rest))
     in_words = len(numbers) == 1 and len(_WORDS.findall(_NUMBER.sub("", rest))) > 1 and _PROSE.fullmatch(rest)
-    return numbers[0] if in_words and not HEDGE.search(rest) else rest
+    if not in_words or HEDGE.search(rest) or is_refuted(rest):
+        return rest
+    number = numbers[0]
+    return rest if is_qualified(rest[: number.start()], rest[number.end() :]) else number[0]
 
 
 def _joined(text: str, formulas: list[re.Match[str]], *, forward: bool) -> str:
     """The first of `formulas` with those that are joined to it by commas, `and` or `or`, in the order of the text."""
     parts: list[str] = []
+    if is_qualified(text[: min(f.start() for f in formulas[:1])], text[formulas[0].end() :]):
+        return text
     for one, before in zip(formulas, [None, *formulas], strict=False):
         joint = None
         if before is not None:

@@ -72,7 +72,8 @@ def _exact(found: Any) -> Any:
     if isinstance(found, sympy.core.relational.Relational):  # evaluated, an equation of numbers would be `True`
         return found.func(_exact(found.lhs), _exact(found.rhs), evaluate=False)
     if isinstance(found, And):
-        return And(*map(_exact, found._unsorted_args), evaluate=False)
+        links = list(map(_exact, found._unsorted_args))
+        return And(*links, evaluate=False) if len(set(links)) > 1 else links[0]
     floats = found.atoms(sympy.Float) if hasattr(found, "atoms") else ()
     units = [s for s in getattr(found, "free_symbols", ()) if s.name == "i"]
     changed = {x: sympy.Rational(str(x)) for x in floats} | dict.fromkeys(units, sympy.I)
@@ -115,6 +116,24 @@ def of_chain(gold: Any) -> Any:
     """The number that a true chain of numbers states (`0.56 = 56/100`), anything else as it is."""
     sides = _sides(gold)
     return sides[0] if sides and all(map(_is_number, sides)) and not is_false(gold) else gold
+
+
+def is_unsolved(found: Any, gold: Any) -> bool:
+    """True for an equation in one unknown that does not say what the unknown is, where the gold is none: `2x = 5`."""
+    import sympy
+
+    if not isinstance(found, sympy.Eq) or isinstance(gold, sympy.core.relational.Relational):
+        return False
+    names = found.lhs.free_symbols
+    if len(names) != 1 or found.rhs.free_symbols or found.lhs in names or len(min(names, key=str).name) > 1:
+        return False
+    if found.lhs.has(sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative):
+        return False
+    named = isinstance(found.lhs, sympy.core.function.AppliedUndef) or (
+        isinstance(found.lhs, sympy.functions.elementary.trigonometric.TrigonometricFunction)
+        and found.lhs.args[0] in names
+    )
+    return isinstance(found.lhs, sympy.Expr) and not named
 
 
 def _sides(found: Any) -> list[Any]:
