@@ -6,19 +6,16 @@ numbers, drop what it does not know, and pass over damaged files; docs/checkpoin
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from safetensors import safe_open
 from transformers import GenerationConfig
-from transformers.utils import logging as transformers_logging
 
 from lmmr1.checkpoint_files import AGAIN, examine_files, weight_files
+from lmmr1.checkpoint_trial import loading, try_model, try_processor
 from lmmr1.exits import shortage
 from lmmr1.hf import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from lmmr1.hub_commits import is_hub_id, resolve, snapshot, split_revision
@@ -34,6 +31,12 @@ PATCHES = {"patch_size": "patch_size", "merge_size": "spatial_merge_size", "temp
 """Settings of the image processor, and what the vision tower calls them."""
 
 PROBE = "What is 6 x 7?"
+
+LENGTHS = ("max_length", "truncation", "truncation_strategy", "stride", "padding", "pad_to_multiple_of")
+"""What a tokenizer's files may say of how long prompts are."""
+
+THROUGH = ("embed_tokens.weight", "lm_head.weight", "model.norm.weight", "language_model.norm.weight")
+"""Ends of the names of tensors that everything passes through."""
 
 
 def examine(source: str, revision: str | None = None) -> tuple[Any, Any]:
@@ -68,26 +71,6 @@ def locate(source: str, revision: str | None = None) -> tuple[Path, str | None]:
     return folder, revision
 
 
-@contextlib.contextmanager
-def loading(folder: Path, what: str) -> Iterator[None]:
-    """Inside, transformers loads `what`, without a word: all that it raises for a bad file becomes one UserError."""
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
-    said = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as e:  # it has no errors of its own: KeyError, TypeError, ZeroDivisionError, ...
-        if isinstance(e, torch.OutOfMemoryError) or shortage(e):
-            raise
-        reason = f"{type(e).__name__}: {' '.join(str(e).replace(str(folder), folder.name).split())[:160]}"
-        raise UserError(f"{folder}: {what} cannot be loaded ({reason}); {AGAIN}") from None
-    finally:
-        transformers_logging.set_verbosity(said)
-
-
 # --------------------------------------------------------------------------------------------------------- processor
 
 
@@ -110,20 +93,31 @@ def read_processor(folder: Path, min_pixels: int | None = None, max_pixels: int 
     tokenizer = processor.tokenizer
     for how_it_was_loaded in ("local_files_only", "is_local"):  # saved with it, they would depend on $HF_HUB_OFFLINE
         tokenizer.init_kwargs.pop(how_it_was_loaded, None)
+    _forget_lengths(tokenizer)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{folder}/tokenizer_config.json: no eos_token, so no answer would end; name one")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked: which token it is decides nothing
-    _use_template(processor, folder)
+    prompt = _use_template(processor, folder)
+    try_processor(processor, prompt, folder)
     pixels = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
     processor.image_processor.size = dict(processor.image_processor.size) | {k: v for k, v in pixels.items() if v}
     return processor
 
 
-def _use_template(processor: Any, folder: Path) -> None:
+def _forget_lengths(tokenizer: Any) -> None:
+    """Cut and fill up nothing by what was on when the tokenizer was saved: who encodes a prompt sets its length."""
+    for name in LENGTHS:  # the processor would hand them to every call
+        tokenizer.init_kwargs.pop(name, None)
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+
+
+def _use_template(processor: Any, folder: Path) -> str:
     """Have the chat template where the processor looks for it; releases of 2024 have it in the tokenizer's settings.
 
-    Raises UserError where there is none, or what it makes of a question with an image lacks one of both.
+    Returns what it makes of a question with an image. Raises UserError where there is none, or that lacks one of both.
     """
     template = processor.chat_template or processor.tokenizer.chat_template
     if isinstance(template, dict):
@@ -141,14 +135,18 @@ def _use_template(processor: Any, folder: Path) -> None:
                 f"({'the question is lost' if PROBE not in said else shown}); "
                 "take both from the checkpoint that it was made from"
             )
+    return said
 
 
 def render(processor: Any, messages: list[dict[str, Any]], name: str) -> str:
     """Messages as the prompt's text, with the generation prompt. Raises UserError where the chat template refuses."""
     try:
         return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    except (TemplateError, TypeError, ValueError) as e:
-        reason = " ".join(str(e).split())[:200]
+    except Exception as e:  # a template is a program: it divides by zero, or calls itself without end
+        if shortage(e):
+            raise
+        endless = "RecursionError: it calls itself without end"  # Python's own words depend on where it stopped
+        reason = endless if isinstance(e, RecursionError) else " ".join(str(e).split())[:200]
         raise UserError(f"{name}: the chat template cannot render these messages ({reason}); mend it") from None
 
 
@@ -240,18 +238,22 @@ def _stored(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 @torch.no_grad()
 def require_finite(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
-    """Raise UserError for weights with NaN or infinity: they answer, and what they answer is scored."""
+    """Raise UserError for weights with NaN or infinity, or with zeros where everything passes: they answer, and what
+    they answer is scored."""
     for name, tensor in tensors:
         if not tensor.sum().isfinite() and not (finite := tensor.isfinite()).all():  # a sum is quick and needs no room
             bad = int((~finite).sum())
             raise UserError(f"{folder}: tensor {name} has values that are NaN or infinite ({bad}); {AGAIN}")
+        if name.endswith(THROUGH) and not tensor.any():
+            raise UserError(f"{folder}: tensor {name} is all zeros, so nothing of a question gets through; {AGAIN}")
 
 
 # -------------------------------------------------------------------------------------------------- both of one model
 
 
 def require_fit(model: Any, processor: Any, folder: Path) -> None:
-    """Raise UserError where tokenizer and image processor are those of another model."""
+    """Raise UserError where tokenizer and image processor are those of another model, or the model's settings compute
+    nothing."""
     config, tokenizer = model.config, processor.tokenizer
     rows, last = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values(), default=-1)
     if last >= rows:
@@ -260,7 +262,7 @@ def require_fit(model: Any, processor: Any, folder: Path) -> None:
             f"{rows} embeddings (vocab_size); take the tokenizer that belongs to these weights"
         )
     for token in _end_tokens(model.generation_config):
-        if not isinstance(token, int) or token not in range(rows):
+        if type(token) is not int or token not in range(rows):  # `true` is an int, too
             raise UserError(
                 f"{folder}/generation_config.json: eos_token_id {token!r} is no number of the model's {rows} tokens; "
                 "mend it"
@@ -278,6 +280,7 @@ def require_fit(model: Any, processor: Any, folder: Path) -> None:
                 f"{folder}: the image processor has {name} {mine}, config.json {wanted} {needed}; take the "
                 "preprocessor_config.json that belongs to these weights"
             )
+    try_model(config, folder)
 
 
 def _end_tokens(generation_config: Any) -> list[Any]:

@@ -1,12 +1,13 @@
 """What lies in a checkpoint folder, examined before anything of it is loaded: files, headers, names. No torch here.
 
-lmmr1/checkpoint.py examines the rest, what only the loaded configuration and tokenizer tell. docs/checkpoints.md has
-the table of what is refused, what is mended and what simply works.
+lmmr1/checkpoint.py examines the rest, what only the loaded configuration and tokenizer tell, and tries it once.
+docs/checkpoints.md has the table of what is refused, what is mended and what simply works.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 BOM = b"\xef\xbb\xbf"
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Types of tensors that are weights as they are; others are packed, or need scales that lie elsewhere."""
+OUTER = re.compile(r"^(model\.)?(language_model\.)?")
+"""How the names of tensors begin, in older releases or newer ones."""
 
 AGAIN = "get it again"
 INSTEAD = {
@@ -155,9 +158,12 @@ def _require_architecture(path: Path, config: dict[str, Any]) -> None:
 
 def _require_plain(path: Path, config: dict[str, Any]) -> None:
     """Raise UserError, with the method, for quantized weights."""
-    for part in (config, config.get("text_config")):
+    parts = [config]
+    while parts:  # it may be said for the text layers or the vision tower alone
+        part = parts.pop()
+        parts += [value for value in part.values() if isinstance(value, dict)]
         for key in ("quantization_config", "compression_config"):
-            if isinstance(part, dict) and (settings := part.get(key)):
+            if settings := part.get(key):
                 raise UserError(
                     f"{path}: {key}: weights quantized with {_method(settings)}, and this suite computes with plain "
                     "ones only; give the checkpoint that was quantized, or dequantize it"
@@ -229,10 +235,23 @@ def read_headers(folder: Path) -> Header:
             if name in tensors:
                 raise UserError(f"{file}: tensor {name} is also in {tensors[name][0].name}; {AGAIN}")
             tensors[name] = file, kind, shape
+    _require_one_name_each(tensors)
     for name, shard in _weight_map(folder / INDEX).items() if files[0].name != WHOLE else ():
         if name not in tensors or tensors[name][0].name != shard:
             raise UserError(f"{folder / INDEX}: tensor {name} is not in {shard}; {AGAIN}")
     return tensors
+
+
+def _require_one_name_each(tensors: Header) -> None:
+    """Raise UserError where a tensor is there twice, by its names in two releases: one would be dropped unseen."""
+    seen: dict[str, str] = {}
+    for name, (file, *_) in tensors.items():
+        other = seen.setdefault(OUTER.sub("", name), name)
+        if other != name:
+            raise UserError(
+                f"{file}: tensor {name} is also there as {other}, as other releases call it; delete the one that is "
+                "not meant"
+            )
 
 
 def _header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:

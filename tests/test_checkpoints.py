@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from evals import run as evaluation
@@ -87,9 +88,13 @@ KINDS = {
     "Tensors: one holds NaN": "NaN or infinite",
     "Tokenizer: no end token": "no eos_token",
     "Image processor: of another patch size": "patch_size 16",
+    "Image processor: with a spread of zero": "image_std [0, 0, 0]",
+    "Chat template: that divides by zero": "division by zero",
     "config.json: of a Llama": "'llama'",
+    "config.json: with a vision tower whose windows hold nothing": "window_size 0",
 }
 """One of each kind, and words of its line."""
+LENGTHS = [name for name, case in CASES.items() if "nothing is cut" in case.works or "filled up" in case.works]
 ADOPTED = [kind for kind in KINDS.items() if "pickled" not in kind[0]]
 
 
@@ -187,6 +192,28 @@ def test_a_template_that_refuses_the_system_message_is_named_with_the_sample(tin
     sample = Sample("s1", [{"role": "system", "content": "x"}, {"role": "user", "content": "1"}], (), "1")
     with pytest.raises(UserError, match=r"sample 's1': the chat template cannot render .*no system role"):
         policy.encode([sample], 100)
+
+
+@pytest.mark.parametrize("folder", LENGTHS, indirect=True)
+def test_prompts_are_as_long_as_they_are_and_what_is_saved_cuts_nothing(folder, tiny_model, make_samples, tmp_path):
+    samples, lengths = make_samples(4, images=lambda i: i % 2), []
+    load_policy(str(folder)).processor.save_pretrained(tmp_path / "saved")
+    assert '"max_length": 4' not in "".join(file.read_text() for file in (tmp_path / "saved").glob("tokenizer*.json"))
+    for policy in map(load_policy, map(str, (folder, tiny_model))):
+        lengths.append([len(row) for row in policy.encode_rows(samples, 1000)["input_ids"]])
+        lengths.append(policy.encode(samples, 1000)["attention_mask"].sum(1).tolist())
+        lengths.append(
+            [len(policy.processor.tokenizer(policy.render(s))["input_ids"]) for s in samples if not s.images]
+        )
+    assert lengths[:3] == lengths[3:] and lengths[0] == lengths[1] and min(lengths[0]) > 4
+
+
+def test_trying_a_model_draws_nothing_that_training_would_have_drawn(tiny_model):
+    torch.manual_seed(7)
+    expected = torch.rand(4)
+    torch.manual_seed(7)
+    load_policy(str(tiny_model))
+    assert torch.rand(4).equal(expected)
 
 
 # ------------------------------------------------------------------------------------------------------- stop tokens
