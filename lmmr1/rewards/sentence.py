@@ -184,7 +184,7 @@ def _bare(rest: str) -> str:
     rest = _END.sub("", rest.strip())
     numbers = list(_NUMBER.finditer(rest))
     in_words = len(numbers) == 1 and len(_WORDS.findall(_NUMBER.sub("", rest))) > 1 and _PROSE.fullmatch(rest)
-    if not in_words or HEDGE.search(rest) or is_refuted(rest):
+    if not in_words or HEDGE.search(rest):
         return rest
     number = numbers[0]
     return rest if is_qualified(rest[: number.start()], rest[number.end() :]) else number[0]
