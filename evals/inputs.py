@@ -21,7 +21,7 @@ from evals.problems import Prepared, Problem, Survey
 from evals.registry import Benchmark, DataFile
 from lmmr1.files import verify
 from lmmr1.hub_commits import resolve, split_revision
-from lmmr1.lines import lines_of, without_mark
+from lmmr1.lines import from_json, lines_of, without_mark
 from lmmr1.types import UserError
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -192,7 +192,7 @@ def jsonl_rows(path: Path, raw: bytes) -> Rows:
 def json_rows(path: Path, raw: bytes) -> Rows:
     """A JSON list of objects. Raises UserError naming line or row."""
     try:
-        rows = json.loads(_decode(raw, path, 1))
+        rows = from_json(_decode(raw, path, 1))
     except json.JSONDecodeError as e:
         raise UserError(f"{path}, line {e.lineno}: not JSON ({e.msg}); is the file truncated?") from None
     if not isinstance(rows, list):
@@ -326,7 +326,7 @@ def _decode(raw: bytes, path: Path, first_line: int) -> str:
 
 def _json_object(line: str, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = from_json(line)
     except json.JSONDecodeError as e:
         raise UserError(f"{where}: not JSON ({e.msg} at column {e.colno}); is the file truncated?") from None
     if not isinstance(row, dict):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmr1.files import verify, write
+from lmmr1.lines import from_json
 from lmmr1.types import UserError
 
 
@@ -106,7 +107,7 @@ def read_records(path: Path) -> list[EvalRecord]:
     """Read what `write_records` wrote. Raises UserError on a missing, damaged or malformed file."""
     verify(path, f"delete {path.parent} and run the evaluation again")
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = from_json(path.read_text(encoding="utf-8"))
         return [
             EvalRecord(
                 **{k: v for k, v in row.items() if k != "protocol_hash"} | {"protocol": Protocol(**row["protocol"])}
@@ -115,5 +116,5 @@ def read_records(path: Path) -> list[EvalRecord]:
         ]
     except FileNotFoundError:
         raise UserError(f"{path}: no such record file; run the evaluation first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{path}: not a record file ({e}); delete it and run the evaluation again") from None

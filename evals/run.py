@@ -40,6 +40,7 @@ from lmmr1.checkpoint_files import examine_files
 from lmmr1.exits import exit_code
 from lmmr1.files import KINDS, TEMPLATES, seal_folder, verify, verify_weights, write
 from lmmr1.hub_commits import is_hub_id, resolve, snapshot, split_revision
+from lmmr1.lines import from_json
 from lmmr1.lock import owned
 from lmmr1.types import UserError
 
@@ -310,7 +311,7 @@ def read_manifest(path: Path) -> Candidate:
     need be. Raises UserError where either is damaged, malformed or not there."""
     verify(path)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = from_json(path.read_text(encoding="utf-8"))
         found = Candidate(manifest["weights"], manifest["key"], manifest.get("revision"), manifest.get("system_prompt"))
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path}: no such manifest; train or adopt the checkpoint first") from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmr1.chat import image_file, named_pictures
-from lmmr1.lines import lines_of, without_mark
+from lmmr1.lines import from_json, lines_of, without_mark
 from lmmr1.types import UserError
 
 PROMPT_FIELDS = ("question", "problem", "prompt", "query")
@@ -91,13 +91,13 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _object(raw: bytes) -> Any:
-    return json.loads(raw.decode("utf-8"), strict=False)
+    return from_json(raw.decode("utf-8"), strict=False)
 
 
 def _literal(text: str, where: str) -> Any:
     """A stringified list, JSON or a Python literal (never evaluated)."""
     try:
-        return json.loads(text)
+        return from_json(text)
     except ValueError:
         pass
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from lmmr1.lines import from_json
 from lmmr1.types import UserError
 
 MODEL_TYPE = "qwen2_5_vl"
@@ -140,8 +141,8 @@ def _text(path: Path) -> str:
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object. Raises UserError where it is none."""
     try:
-        value = json.loads(_text(path))
-    except (json.JSONDecodeError, RecursionError) as e:
+        value = from_json(_text(path))
+    except json.JSONDecodeError as e:
         raise UserError(f"{path}: damaged or cut off, not JSON ({e}); {AGAIN}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}; {AGAIN}")

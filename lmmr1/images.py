@@ -120,7 +120,8 @@ def _reason(source: Path | bytes, error: Exception) -> str:
         return f"more than {MOST_PIXELS} pixels"
     if not isinstance(error, UnidentifiedImageError):
         return " ".join(str(error).split())[:200] or type(error).__name__
-    head = source.open("rb").read(24) if isinstance(source, Path) else source[:24]
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        head = file.read(24)
     return f"not a picture, it begins with {head!r}" if head else "the file is empty"
 
 

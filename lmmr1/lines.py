@@ -1,10 +1,12 @@
-"""Text files as people save them: a byte-order mark is no content, and nothing but a line feed ends a line."""
+"""Text files as people save them: a byte-order mark is no content, nothing but a line feed ends a line, and JSON that
+cannot be read is one kind of error."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lmmr1.types import UserError
 
@@ -18,6 +20,19 @@ def without_mark(raw: bytes, name: Path | str) -> bytes:
     if not encoding.startswith("utf-8"):
         raise UserError(f"{name}: not UTF-8 but {encoding[:6].upper()}; save the file as UTF-8")
     return raw.removeprefix(MARK)
+
+
+def from_json(text: str | bytes, strict: bool = True) -> Any:
+    """`json.loads` that raises UnicodeDecodeError and JSONDecodeError alone: Python gives up on integers of over 4,300
+    digits and on brackets in brackets with other errors."""
+    try:
+        return json.loads(text, strict=strict)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", "", 0) from None
+    except ValueError as e:
+        raise json.JSONDecodeError(str(e).partition(";")[0], "", 0) from None
 
 
 def text_of_file(path: Path) -> str:

@@ -30,6 +30,7 @@ from lmmr1.checkpoint import examine
 from lmmr1.config import TrainConfig
 from lmmr1.files import seal, seal_folder, sha256_file, sha256_weights, verify, verify_weights, write, writing
 from lmmr1.hub_commits import is_hub_id, resolve, snapshot, split_revision
+from lmmr1.lines import from_json
 from lmmr1.lora import save_adapters
 from lmmr1.policy import Policy
 from lmmr1.processes import ALONE, Processes, as_sharded, whole
@@ -55,10 +56,10 @@ def read_manifest(path: Path) -> Manifest:
     """Raises UserError where the file is missing, damaged or not a manifest."""
     verify(path)
     try:
-        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        return Manifest(**from_json(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path}: no such manifest; train or adopt the checkpoint first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, RecursionError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as e:
         raise UserError(f"{path}: not a manifest ({e})") from None
 
 

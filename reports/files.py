@@ -12,6 +12,7 @@ from typing import Any
 
 from lmmr1.exits import exit_code
 from lmmr1.files import verify, write
+from lmmr1.lines import from_json
 from lmmr1.types import UserError
 
 
@@ -49,8 +50,8 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """One JSON object. Raises UserError on a missing or malformed file."""
     try:
-        value = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as e:
+        value = from_json(read_text(path))
+    except json.JSONDecodeError as e:
         raise UserError(f"{path}: not JSON ({e}); delete it and make it again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}; delete it and make it again")
@@ -63,7 +64,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
-                row = json.loads(line)
+                row = from_json(line)
                 if not isinstance(row, dict):
                     raise UserError(f"{path}, line {number}: expected a JSON object, got {line[:40]!r}")
                 yield row

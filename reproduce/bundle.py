@@ -21,6 +21,7 @@ from rich.progress import track
 
 from lmmr1 import NUMERICS
 from lmmr1.config import Settings
+from lmmr1.lines import from_json
 from lmmr1.store import code_version, read_manifest, sha256_file
 from lmmr1.types import UserError
 
@@ -158,9 +159,9 @@ def _index(archive: tarfile.TarFile, path: Path) -> Index:
         raise UserError(f"{path}: not a bundle, its first member is not {INDEX}; make it with `lmmr1 bundle`")
     content = archive.extractfile(head)
     try:
-        values: Any = json.loads(content.read() if content else b"")
+        values: Any = from_json(content.read() if content else b"")
         return Index.model_validate(values)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise UserError(f"{path}: {INDEX} is not JSON ({e})") from None
     except ValidationError as e:
         error = e.errors()[0]

@@ -24,7 +24,17 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from evals.protocols import read_system_prompt
-from lmmr1.chat import BadRow, chat_messages, image_file, image_items, is_file, read_object, text_of, to_sample
+from lmmr1.chat import (
+    BadRow,
+    answer_text,
+    chat_messages,
+    image_file,
+    image_items,
+    is_file,
+    read_object,
+    text_of,
+    to_sample,
+)
 from lmmr1.data import rows_of
 from lmmr1.files import seal
 from lmmr1.hub_commits import resolve
@@ -120,7 +130,9 @@ class Sieve:
         for item in (item for m in messages for item in image_items(m)):
             item["image"] = self._locate(str(item.get("image", "")), where)
         name, source = str(row.get("id", where.rsplit(" ", 1)[1])), str(row.get("source", "hub"))
-        return {"id": name, "messages": messages, "answer": row.get("answer"), "source": source}
+        answer = row.get("answer")
+        answer = answer_text(answer, where) if isinstance(answer, list) else answer
+        return {"id": name, "messages": messages, "answer": answer, "source": source}
 
     def _locate(self, named: str, where: str) -> str:
         """An image's path relative to the prompts: as named, or without its first folders, under `images`."""

@@ -28,6 +28,7 @@ from pathlib import Path
 from lmmr1.config import Settings, parse_settings
 from lmmr1.exits import run_cli
 from lmmr1.files import write
+from lmmr1.lines import from_json
 from lmmr1.types import UserError
 from reproduce import children, gpu
 from reproduce.evaluations import JudgeSource, Serve
@@ -56,7 +57,7 @@ class Service(Settings):
     def read(cls, path: Path) -> Service:
         """Raises UserError where there is no such file, or it says something else."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as e:
             raise UserError(
                 f"{path}: no file of a running judge ({e}); rule `judge` writes it, so start the workflow"

@@ -8,13 +8,27 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from evals import run as run_module
+from evals.agents.level_sets import _rows as level_rows
+from evals.inputs import json_rows, jsonl_rows
+from evals.records import read_records
+from evals.samples import read_samples as read_stored
+from evals.scorers.predictions import PredictionRow
+from evals.scorers.predictions import read_jsonl as load_predictions
+from evals.training_texts import training_texts
 from lmmr1 import train as train_module
+from lmmr1.checkpoint_files import read_object
 from lmmr1.data import prompt_batches, read_samples
 from lmmr1.exits import BAD_INPUT, exit_code, run_cli
 from lmmr1.policy import load_policy
+from lmmr1.store import read_manifest
 from lmmr1.types import Sample, UserError
+from reports.files import read_json, read_jsonl
 from reproduce import cli
+from reproduce.budget.geometry import read_geometry
+from reproduce.judge_service import Service
 from reproduce.plan import ROOT, Plan
 from tests.checkouts import project_files
 
@@ -94,6 +108,8 @@ BAD_DATA = {
     ),
     "not utf-8": (json.dumps(ROW).encode() + b"\n\xff\xfe\n", "line 2: not UTF-8"),
     "bad line": (json.dumps(ROW).encode() + b"\n\n[1]\n", "line 3: expected an object, got list"),
+    "long number": (b'{"id": ' + b"1" * 5000 + b"}", "line 1: not JSON, is the file truncated? (Exceeds the limit"),
+    "nested": (b'{"id": ' + b"[" * 100_000, "line 1: not JSON, is the file truncated? (nested too deeply"),
     "no messages": (json.dumps({"id": "a", "answer": "2"}).encode(), "line 1: `messages` must be"),
     "bad role": (
         json.dumps(ROW | {"messages": [{"role": "robot", "content": "x"}]}).encode(),
@@ -117,6 +133,46 @@ def test_bad_data_file(case, tmp_path):
     with pytest.raises(UserError) as error:
         read_samples(path)
     assert str(path) in str(error.value) and words in str(error.value)
+
+
+HARD = {"long number": b'{"id": ' + b"1" * 5000 + b"}", "nested": b'{"id": ' + b"[" * 100_000, "list": b"[" * 100_000}
+"""JSON that Python gives up on with another error than JSONDecodeError."""
+
+JSON_READERS = {
+    "prompts": read_samples,
+    "manifest": read_manifest,
+    "manifest to evaluate": run_module.read_manifest,
+    "records": read_records,
+    "samples": lambda path: list(read_stored(path)),
+    "benchmark, lines": lambda path: list(jsonl_rows(path, path.read_bytes())),
+    "benchmark, list": lambda path: list(json_rows(path, path.read_bytes())),
+    "training texts": lambda path: list(training_texts(path)),
+    "levels": level_rows,
+    "checkpoint": read_object,
+    "report": read_json,
+    "report, lines": lambda path: list(read_jsonl(path)),
+    "geometry": read_geometry,
+    "judge": Service.read,
+    "predictions": lambda path: load_predictions(path, PredictionRow),
+}
+
+
+@pytest.mark.parametrize("reader", JSON_READERS)
+@pytest.mark.parametrize("case", HARD)
+def test_json_that_python_gives_up_on_is_one_line(case, reader, tmp_path):
+    (tmp_path / "file.json").write_bytes(HARD[case])
+    with pytest.raises(UserError, match=r"file\.json") as error:
+        JSON_READERS[reader](tmp_path / "file.json")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("case", HARD)
+def test_verify_goes_on_after_json_that_python_gives_up_on(case, tmp_path):
+    good = json.dumps({"gold": "2", "response": "\\boxed{2}"}).encode()
+    (tmp_path / "pairs.jsonl").write_bytes(HARD[case] + b"\n" + good)
+    done = CliRunner().invoke(cli.cli, ["verify", "--pairs", str(tmp_path / "pairs.jsonl"), "--workers", "1"])
+    first, second = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert first["line"] == 1 and first["error"].startswith("not JSON (") and second["accuracy"] == 1
 
 
 def test_message_of_the_released_data_is_read(tmp_path):

@@ -103,6 +103,11 @@ MEANT = {
         ["[a.png]", "How many?"],
     ),
     "message as text, column": ({"message": str(CHAT), "image": "a.png"}, ["[a.png]", "How many?"]),
+    "numbered marks of two": ({"messages": [{"role": "user", "content": "<image1> and <image 2>?"}], "images": ["a.png", "b.png"]}, ["[a.png]", "[b.png]", "<image1> and <image 2>?"]),
+    "two columns that agree": ({"messages": CHAT, "image": "./a.png", "images": ["a.png"], "image_url": "https://example.org/x/a.png"}, ["[a.png]", "How many?"]),
+    "column image_path": ({"messages": CHAT, "image_path": "a.png"}, ["[a.png]", "How many?"]),
+    "a text with an empty picture": ({"messages": [{"role": "user", "content": [IMAGE | {"image": "a.png"}, TEXT | {"image": None}]}]}, ["[a.png]", "How many?"]),
+    "two names of one file": ({"messages": [{"role": "user", "content": [IMAGE | {"image": "a.png", "image_url": {"url": "./a.png"}}, TEXT]}]}, ["[a.png]", "How many?"]),
     "numbered marks": ({"messages": [{"role": "user", "content": "In <image1>, how many?"}], "image": "a.png"}, ["[a.png]", "In <image1>, how many?"]),
 }  # fmt: skip
 
@@ -128,6 +133,26 @@ NOT_MEANT = {
     "part without file": ({"messages": [{"role": "user", "content": [IMAGE, TEXT]}]}, "image"),
     "more parts": ({"messages": [{"role": "user", "content": [IMAGE, IMAGE, TEXT]}], "image": "a.png"}, "image_columns"),
     "another picture": ({"messages": [{"role": "user", "content": [IMAGE | {"image": "a.png"}, TEXT]}], "image": "b.png"}, "image_columns"),
+    "two columns": ({"messages": CHAT, "image": "a.png", "images": ["b.png"]}, "image_columns"),
+    "one column has more": ({"messages": CHAT, "image": "a.png", "images": ["a.png", "b.png"]}, "image_columns"),
+    "the same name elsewhere": ({"messages": [{"role": "user", "content": [IMAGE | {"image": "x/a.png"}, TEXT]}], "image": "y/a.png"}, "image_columns"),
+    "column image_url": ({"messages": CHAT, "image_url": "https://example.org/a.png"}, "image_url"),
+    "two pictures in a part": ({"messages": [{"role": "user", "content": [IMAGE | {"image": "a.png", "image_url": "b.png"}, TEXT]}]}, "image_columns"),
+    "a picture in a text": ({"messages": [{"role": "user", "content": [TEXT | {"image": "a.png"}]}]}, "bad_message"),
+    "a question in a picture": ({"messages": [{"role": "user", "content": [IMAGE | {"image": "a.png", "text": "How many?"}]}]}, "bad_message"),
+    "a part without type that is both": ({"messages": [{"role": "user", "content": [{"image": "a.png", "text": "How many?"}]}]}, "bad_message"),
+    "a kind that is no text": ({"messages": [{"role": "user", "content": [{"type": ["image"], "image": "a.png"}]}]}, "bad_message"),
+    "pictures beside the content": ({"messages": [{"role": "user", "content": "How many?", "images": ["a.png"]}]}, "image"),
+    "video beside the messages": ({"messages": CHAT, "videos": ["a.mp4"]}, "bad_message"),
+    "more numbered marks": ({"messages": [{"role": "user", "content": "<image1> <image2>"}], "image": "a.png"}, "image_marks"),
+    "a mark of a second picture": ({"messages": [{"role": "user", "content": "In <image 2>?"}], "image": "a.png"}, "image_marks"),
+    "marks from zero": ({"messages": [{"role": "user", "content": "<image_0> <image_1>"}], "image": "a.png"}, "image_marks"),
+    "another model's mark": ({"messages": [{"role": "user", "content": "<|image_1|>\nHow many?"}]}, "image_marks"),
+    "the template's mark of a video": ({"messages": [{"role": "user", "content": "<|video_pad|>"}]}, "image_marks"),
+    "a list of lists for an answer": ({"messages": CHAT, "answer": [["2"]]}, "no_answer"),
+    "an object for an answer": ({"messages": CHAT, "answer": {"value": 2}}, "no_answer"),
+    "an answer that is no number": ({"messages": CHAT, "answer": float("nan")}, "no_answer"),
+    "an empty list for an answer": ({"messages": CHAT, "answer": []}, "no_answer"),
     "web address": ({"messages": CHAT, "image": "https://example.org/a.png"}, "image_url"),
     "web address in a part": ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/a.png"}}, TEXT]}]}, "image_url"),
     "picture in the row": ({"messages": CHAT, "image": "data:image/png;base64,AAAA"}, "image_url"),
@@ -153,7 +178,7 @@ def test_a_row_is_never_trained_on_without_its_picture(name, pictures):
         (pictures / file).write_bytes(REFUSED[case][0])
     row, reason = NOT_MEANT[name]
     good = {"messages": CHAT, "answer": "2"}
-    path = rows_file(pictures / "data.jsonl", good, row | {"answer": "2"})
+    path = rows_file(pictures / "data.jsonl", good, {"answer": "2"} | row)
     with pytest.raises(BadRow, match=r"data\.jsonl, line 2: ") as error:
         read_samples(path)
     assert error.value.reason == reason and "\n" not in str(error.value)
@@ -161,6 +186,26 @@ def test_a_row_is_never_trained_on_without_its_picture(name, pictures):
     card = json.loads((pictures / "out/p.card.json").read_text())
     assert (card["read"], card["rows"], card["dropped"]) == (2, 1, {reason: 1})
     assert len(card["dropped_examples"][reason]) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"), [(["3", "4"], "3, 4"), (["3"], "3"), ([3, 0.5], "3, 0.5"), (7, "7"), ("[3, 4]", "[3, 4]")]
+)
+def test_a_list_of_answers_is_one_answer(answer, gold, tmp_path):
+    path = rows_file(tmp_path / "data.jsonl", {"messages": CHAT, "answer": answer})
+    hub.write_prompts({"file": str(path)}, tmp_path / "out/p.jsonl", gold=True)
+    assert [read_samples(p)[0].answer for p in (path, tmp_path / "out/p.jsonl")] == [gold, gold]
+
+
+def test_parts_as_datasets_writes_them(pictures):
+    """Every part gets every key, null where it had none; the template takes a key `image` for a picture."""
+    datasets = pytest.importorskip("datasets")
+    parts = [{"type": "image", "image": "a.png", "text": None}, {"type": "text", "image": None, "text": "How many?"}]
+    rows = [{"messages": [{"role": "user", "content": parts}], "answer": "2"}]
+    datasets.Dataset.from_list(rows).to_json(pictures / "data.jsonl")
+    (sample,) = read_samples(pictures / "data.jsonl")
+    assert shown(sample) == ["[a.png]", "How many?"] and len(sample.images) == 1
+    assert [("image" in part) for part in sample.messages[0]["content"]] == [True, False]
 
 
 def test_a_plain_question_has_its_pictures_at_its_marks(pictures):

@@ -3,6 +3,7 @@ with the reason. Cases 16 and 17, and others of their kind."""
 
 import io
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -285,3 +286,13 @@ def test_encodings_are_more_than_pillow_gets_right():
         if encodings.decoded(encode(drawing(1))).tobytes() != plain(drawing(1)).convert("RGB").tobytes()
     ]
     assert len(wrong) >= 11
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 50])
+def test_a_file_that_is_no_picture_is_closed(content, tmp_path):
+    (tmp_path / "x.png").write_bytes(content)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with pytest.raises(UnreadableImage):
+            check_image(tmp_path / "x.png")
+    assert not found

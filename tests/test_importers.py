@@ -127,6 +127,55 @@ def test_lm_eval_filters_are_verdicts_of_one_answer(tmp_path):
     assert answer.row.accuracy is None, "the filters differ"
 
 
+def test_lm_eval_has_one_row_for_a_document_and_filter(tmp_path):
+    rows = lm_eval_samples([("a", "2", "2"), ("a", "2", "3")], metric=0)
+    file = lm_eval_file(tmp_path, "m", [row | {"doc_id": 5} for row in rows])
+    with pytest.raises(UserError, match=rf"{file}, line 2: doc_id 5 stands twice under filter none"):
+        read_answers([file])
+
+
+ARC = {"text": ["cat", "dog", "cow"], "label": ["A", "B", "C"]}
+POSITIONS = {
+    "positions": ([(1, ["a", "b"]), (0, ["1", "0"])], ["B", "A"]),
+    "texts that look so": ([(1, ["2", "1"]), (0, ["1", "0"])], ["B", "B"]),
+    "not all can be": ([("1", ["2", "1"]), ("2", ["2", "1"])], ["B", "A"]),
+    "letters": ([("B", ["2", "1"]), ("(A)", ["2", "1"])], ["B", "A"]),
+    "in an object": ([(2, ARC), (0, ARC)], ["C", "A"]),
+    "letters of an object": ([("C", ARC), ("A", ARC)], ["C", "A"]),
+    "without options": ([(1, None), (0, None)], ["1", "0"]),
+}
+
+
+@pytest.mark.parametrize("case", POSITIONS)
+def test_a_whole_number_is_the_position_of_an_option(tmp_path, case):
+    """As lm-eval takes it; its writer makes a text of it."""
+    targets, golds = POSITIONS[case]
+    row = lm_eval_samples([("a", "2", "2")], metric=0)[0]
+    rows = [
+        row | {"doc_id": i, "target": target, "doc": {"choices": choices}}
+        for i, (target, choices) in enumerate(targets)
+    ]
+    answers = read_answers([lm_eval_file(tmp_path, "m", rows)])
+    assert [a.item.gold for a in answers] == golds
+
+
+def test_a_list_of_golds(tmp_path, dump):
+    """All of the answer in a data set's table, each accepted in lm-eval; written by the tools."""
+    for suffix in ("xlsx", "tsv", "csv", "json"):
+        table = pd.DataFrame(
+            {"index": [1, 2], "question": ["q", "r"], "answer": [["3", "4"], "[3, 4]"], "prediction": "p"}
+        )
+        dump(table, str(tmp_path / f"m_MathVerse_MINI.{suffix}"))
+        assert [a.item.gold for a in read_answers([tmp_path / f"m_MathVerse_MINI.{suffix}"])] == ["3, 4", "[3, 4]"]
+    row = lm_eval_samples([("a", "2", "2")])[0]
+    one = lm_eval_file(tmp_path / "one", "m", [row | {"target": ["3"]}])
+    several = lm_eval_file(tmp_path / "several", "m", [row | {"target": ["3", "4"]}])
+    olympiad = lm_eval_file(tmp_path / "olympiad", "m", [row | {"target": ["3", "4"]}], "olympiadbench")
+    assert [read_answers([file])[0].item.gold for file in (one, olympiad)] == ["3", "3, 4"]
+    with pytest.raises(UserError, match="line 1: `target` has 2 answers, of which lm-eval accepts each"):
+        read_answers([several])
+
+
 def lmms_eval_file(folder: Path, rows: list[dict], task="mmstar") -> Path:
     """As lmms-eval's tracker writes it: no document, `resps` only where a filter changed the response."""
     folder.mkdir(parents=True)
@@ -319,6 +368,12 @@ def broken(tmp_path: Path, case: str) -> Path:
     elif case == "nested":
         file = lm_eval_file(tmp_path, "m", lm_eval_samples([("a", "2", "2")]))
         file.write_text("[" * 100_000)
+    elif case in ("nested table", "long number in a table"):
+        file = tmp_path / "m_MMStar.json"
+        file.write_text("[" * 100_000 if case == "nested table" else '[{"index": ' + "1" * 5000 + "}]")
+    elif case == "long number":
+        file = lm_eval_file(tmp_path, "m", lm_eval_samples([("a", "2", "2")]))
+        file.write_text(file.read_text().replace('"doc_id": 0', '"doc_id": ' + "1" * 5000))
     elif case == "log-likelihood":
         row = lm_eval_samples([("a", "2", "2")])[0] | {"resps": [[[-1.5, False]]]}
         file = lm_eval_file(tmp_path, "m", [row])
@@ -351,6 +406,9 @@ def broken(tmp_path: Path, case: str) -> Path:
         ("own without responses", "line 1: `resps`: Field required; run the evaluation again"),
         ("own first line", "samples.jsonl, line 1: not a sample (Expecting"),
         ("nested", "line 1: not JSON (maximum recursion depth exceeded"),
+        ("nested table", "m_MMStar.json: cannot be read as a table (maximum recursion depth exceeded"),
+        ("long number in a table", "m_MMStar.json: cannot be read as a table (Exceeds the limit (4300 digits)"),
+        ("long number", "line 1: not JSON (Exceeds the limit (4300 digits)"),
         ("log-likelihood", "line 1: no response text"),
         ("lm-eval without target", "line 1: field `target` is missing; expected a row as lm-eval writes it"),
         ("table without index", "m_MMStar.csv: column `index` is missing"),

@@ -2,15 +2,26 @@
 lost answers and messages of failed requests are counted as what they are."""
 
 import contextlib
+import csv
+import errno
+import http.client
+import io
 import json
 import os
 import shutil
+import socket
+import urllib.error
+import urllib.request
 from importlib import import_module
 from pathlib import Path
 
+import httpx2
+import openai
 import openpyxl
 import pandas as pd
 import pytest
+import requests
+import xlsxwriter
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -214,6 +225,64 @@ def test_the_text_of_the_report_is_read_as_b(tmp_path):
     assert answer.response == "B\r\n"
 
 
+FORMULAS = [
+    "= 5", "=2+2", "=1+1 so x", "{=4}", "==5", "=", "=\\frac{1}{2}", "=\\{1,2\\}", "=1\nso \\boxed{4}", "{=\\frac{1}{2}}",
+    "=FILTER(a) {b}", "=LET(x)", "=_x000D_ a", "=a & b < c 'd' \"e\"", " =5", "=5 ", "+5", "-5", "@a", "http://example.org/ B",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_text_that_its_writer_took_for_a_formula_is_read_as_it_was_said(tmp_path, write, text):
+    """xlsxwriter, which VLMEvalKit writes workbooks with, makes formulas of value 0 of them."""
+    (answer,) = read_answers([write(tmp_path / NAME, [text])])
+    assert answer.response == text
+
+
+def test_verdicts_that_a_spreadsheet_computed_keep_their_values(tmp_path):
+    with xlsxwriter.Workbook(tmp_path / NAME) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, ["index", "question", "A", "B", "answer", "prediction", "hit"])
+        for number, hit in enumerate((1, 0), start=1):
+            sheet.write_row(number, 0, [number, "q", "x", "y", "B", "=B"])
+            sheet.write_formula(number, 6, f"=IF(F{number + 1}=E{number + 1},1,0)", value=hit)
+    answers = read_answers([tmp_path / NAME])
+    assert [(a.response, a.stored) for a in answers] == [("=B", {"stored:hit": True}), ("=B", {"stored:hit": False})]
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv"])
+@pytest.mark.parametrize("by", [1, -1])
+@pytest.mark.parametrize("rows", [(1, 2, 3), (2,)])
+def test_cells_under_no_heading_are_named_with_their_line(tmp_path, write, suffix, by, rows):
+    """pandas takes the first cells for names of the rows where all have one too many, and says nothing."""
+    file = write(tmp_path / f"toyvl_MMStar.{suffix}", ["A", "line\none", "C"])
+    lines = [row[:-1] if by < 0 and number in rows else [*row, "more"] if number in rows else row
+             for number, row in enumerate(csv.reader(io.StringIO(file.read_text()), delimiter="\t" if suffix == "tsv" else ","))]  # fmt: skip
+    with file.open("w", newline="") as out:
+        csv.writer(out, delimiter="\t" if suffix == "tsv" else ",", lineterminator="\n").writerows(lines)
+    with pytest.raises(UserError, match=rf"{file}, line {rows[0] + 1}: {10 + by} cells under 10 headings"):
+        read_answers([file])
+
+
+def test_two_columns_of_one_name_and_a_quote_without_end_are_named(tmp_path):
+    file = tmp_path / "toyvl_MMStar.tsv"
+    file.write_text("index\tquestion\tanswer\tprediction\tprediction\n1\tq\tA\tA\tB\n")
+    with pytest.raises(UserError, match="line 1: column `prediction` stands twice"):
+        read_answers([file])
+    file.write_text('index\tquestion\tanswer\tprediction\n0\tq\tA\tB\n1\tq\tA\t"B\n2\tq\tA\tC\n')
+    with pytest.raises(UserError, match="line 3: not a table row"):
+        read_answers([file])
+
+
+def test_a_run_in_two_formats_counts_once_and_must_say_the_same(tmp_path, write):
+    texts = ["A", "=B", "C\r\n", "", "_x000D_", "see\nD"]
+    for suffix in ("xlsx", "tsv", "csv", "json"):
+        write(tmp_path / f"toyvl_MMStar.{suffix}", texts)
+    assert len(read_answers([tmp_path])) == 6
+    write(tmp_path / "toyvl_MMStar.tsv", [*texts[:-1], "B"])
+    with pytest.raises(UserError, match=r"toyvl_MMStar\.tsv beside it has other answers .* first of 1 at index 5"):
+        read_answers([tmp_path])
+
+
 @pytest.mark.parametrize("suffix", ["tsv", "csv", "json"])
 def test_other_tables_escape_nothing(tmp_path, write, suffix):
     (answer,) = read_answers([write(tmp_path / f"toyvl_MMStar.{suffix}", ["B_x000D_"])])
@@ -274,6 +343,9 @@ FAILED = [
     "Request timed out.", "Connection error.", '{"error": {"message": "The model `x` does not exist."}}',
     '{"object": "error", "message": "max_tokens is too large", "code": 400}', "502 Bad Gateway", "Internal Server Error",
     "<html>\n<head><title>504 Gateway Time-out</title></head></html>", "HTTP 503", "[API ERROR] overloaded",
+    "Error: Request timed out.", "Error: 429 Too Many Requests", "Request failed with status code 400", "Read timed out.", "[Error: 429]",
+    "upstream connect error or disconnect/reset before headers. reset reason: connection failure", "Failed to call API", "Timeout",
+    "Error 500", "Gateway Timeout", "[ERROR] 503 Service Unavailable", "Unable to connect to the server", "RateLimitError", "Overloaded",
     "Traceback (most recent call last):\n  File ...", "requests.exceptions.ReadTimeout: HTTPSConnectionPool(host)",
 ]  # fmt: skip
 SAID = [
@@ -282,13 +354,47 @@ SAID = [
     "I failed to obtain an answer.", "Failed to obtain answers by hand, so by algebra: \\boxed{5}", "Error: no such triangle",
     "The request timed out at 5, so x = 5", '{"answer": 5}', '{"error": 0, "choices": ["A"]}', "TypeError", "Errors are 5 %.",
     "Connection between A and B", "Internal angles sum to 180", "HTTP stands for a protocol", "<html> is a tag, answer: A",
-    "An exception: 7", "Failed to obtain answer via API." + " x" * 3000,
+    "HTTP 404 means that a page is missing", "429 Too Many Requests is option B", "Timeout is the name of the event", "A timeout",
+    "Error 500 is what the server sends", "Request failed with status code 400, which is option C", "Read timed out is B", "Errors",
+    "Failed to call API designers", "Error", "Error 5", "Error: 5", "Error bars are 5", "Error: the model says B", "500",
+    "Failed to reach the server room", "Request timeout is 30 seconds", "Error code: 404 means not found", "Overloaded operators are B",
+    "Bad Request is option A", "Unable to access the model's weights: B", "An exception: 7", "Failed to obtain answer via API." + " x" * 3000,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", FAILED)
 def test_a_message_of_a_failed_request(text):
     assert failure(text) == " ".join(text.split())
+
+
+def _raised(call) -> str:
+    with pytest.raises(Exception) as error:
+        call()
+    return str(error.value)
+
+
+def test_what_clients_say_of_a_request_that_failed():
+    """In their own words: of a port where no one listens, of a status, of a wait without end."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{taken.getsockname()[1]}"
+        url, request = f"http://{host}", httpx2.Request("POST", f"http://{host}")
+        client = openai.OpenAI(api_key="x", base_url=url, max_retries=0)
+        refused = requests.Response()
+        refused.status_code, refused.reason, refused.url = 429, "Too Many Requests", url
+        said = [
+            str(openai.APITimeoutError(request=request)), _raised(client.models.list),
+            str(client._make_status_error_from_response(httpx2.Response(429, request=request, json={"error": "slow"}))),
+            _raised(httpx2.Response(503, request=request).raise_for_status), _raised(lambda: httpx2.get(url)),
+            _raised(refused.raise_for_status), _raised(lambda: requests.get(url, timeout=9)),
+            str(requests.ConnectionError(("Connection aborted.", http.client.RemoteDisconnected("Remote end closed connection")))),
+            str(urllib.error.HTTPError(url, 503, "Service Unavailable", http.client.HTTPMessage(), None)),
+            _raised(lambda: urllib.request.urlopen(url)), str(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))),
+        ]  # fmt: skip
+    for text in said:
+        for before in ("", "Error: ", "[ERROR] ", "Failed to obtain answer via API. "):
+            assert failure(before + text), before + text
+        assert not failure(f"It printed: {text}") and not failure(f"{text} So the answer is B.")
 
 
 @pytest.mark.parametrize("text", SAID)

@@ -20,7 +20,7 @@ from evals.agents.football_levels import Scenario
 from evals.inputs import check_pin
 from evals.registry import Benchmark, DataFile
 from lmmr1.files import verify
-from lmmr1.lines import text_of_file
+from lmmr1.lines import from_json, text_of_file
 from lmmr1.sokoban import Level
 from lmmr1.types import UserError
 
@@ -196,8 +196,8 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The rows of a JSON list or of JSON lines, each with where it stands; ids are texts and unique."""
     try:
         text = text_of_file(path)
-        rows = json.loads(text) if path.suffix == ".json" else [json.loads(x) for x in text.split("\n") if x.strip()]
-    except (json.JSONDecodeError, RecursionError) as e:
+        rows = from_json(text) if path.suffix == ".json" else [from_json(x) for x in text.split("\n") if x.strip()]
+    except json.JSONDecodeError as e:
         raise UserError(f"{path}: not JSON ({e}); expected levels, one object each") from None
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{path}: no levels in it; expected a list of objects with `id` and `level`")

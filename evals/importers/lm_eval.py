@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evals.importers.failures import failure
 from evals.importers.json_lines import Row, check, first_text, json_lines
-from evals.importers.stored import StoredAnswer, accuracy_of, benchmark_name, cells_of, gold_of, judged
+from evals.importers.stored import (
+    LETTERS,
+    StoredAnswer,
+    accuracy_of,
+    benchmark_name,
+    cells_of,
+    gold_of,
+    judged,
+    texts_in,
+)
 from evals.samples import Doc, SampleRow
 from evals.scorers.items import LETTER, cell_text
 from lmmr1.types import UserError
@@ -24,7 +33,7 @@ CATEGORIES = ("High-level domain", "subject", "category")
 class _LmEvalRow(Row):
     doc_id: int
     doc: dict[str, Any]
-    target: str | int | float
+    target: str | int | float | list[str | int | float]
     resps: list[Any]
     metrics: list[str] = []
     filter: str = "none"
@@ -42,14 +51,23 @@ class _LmmsEvalRow(Row):
 
 
 def read_lm_eval(path: Path) -> list[StoredAnswer]:
-    """lm-eval's samples: one row for each document and filter; verdicts of a document's filters are put together."""
+    """lm-eval's samples: one row for each document and filter; verdicts of a document's filters are put together.
+
+    Raises UserError for a second row of the same document and filter.
+    """
     found = re.fullmatch(r"samples_(.+?)(?:_(\d{4}-\d\d-\d\dT[\d.:-]+))?", path.stem)
     rows = json_lines(path)
     if found is None:
         raise UserError(f"{path}: lm-eval names such a file samples_TASK_DATE.jsonl; give it that name")
     answers: dict[int, StoredAnswer] = {}
-    for where, raw in rows:
-        row = check(_LmEvalRow, raw, where, "lm-eval")
+    checked = [(where, raw, check(_LmEvalRow, raw, where, "lm-eval")) for where, raw in rows]
+    positions = _are_positions([row for _, _, row in checked])
+    source = (benchmark_name(found[1]), path.parent.name, found[2] or "")
+    seen: set[tuple[int, str]] = set()
+    for where, raw, row in checked:
+        if (row.doc_id, row.filter) in seen:
+            raise UserError(f"{where}: doc_id {row.doc_id} stands twice under filter {row.filter:.40}; leave one")
+        seen.add((row.doc_id, row.filter))
         suffix = "" if row.filter == "none" else f"[{row.filter}]"
         stored = judged((f"{metric}{suffix}", raw.get(metric)) for metric in row.metrics)
         if row.doc_id in answers:
@@ -58,15 +76,41 @@ def read_lm_eval(path: Path) -> list[StoredAnswer]:
             sample = old.row.model_copy(update={"accuracy": accuracy_of(stored)})
             answers[row.doc_id] = replace(old, row=sample, stored=stored)
             continue
-        sample = _lm_eval_sample(row, accuracy_of(stored), where)
-        source = (benchmark_name(found[1]), path.parent.name, found[2] or "")
+        sample = _lm_eval_sample(row, _gold(row, positions, source[0], where), accuracy_of(stored), where)
         answers[row.doc_id] = StoredAnswer(*source, sample, stored, str(path), failure(sample.response))
     return list(answers.values())
 
 
-def _lm_eval_sample(row: _LmEvalRow, accuracy: float | None, where: str) -> SampleRow:
-    listed = row.doc.get("choices")
-    choices = tuple(str(choice) for choice in listed) if isinstance(listed, list) else ()
+def _choices(doc: Mapping[str, Any]) -> tuple[str, ...]:
+    """The texts of a document's options; ARC and its like have them in `{"text": [...], "label": [...]}`."""
+    listed = doc.get("choices")
+    listed = listed.get("text") if isinstance(listed, dict) else listed
+    return tuple(str(choice) for choice in listed) if isinstance(listed, list) else ()
+
+
+def _are_positions(rows: Sequence[_LmEvalRow]) -> bool:
+    """Whether the targets of a file are positions of options, from 0: all can be, and they are not all options' texts.
+
+    lm-eval takes a whole number for one where a task has options, and writes it as a text.
+    """
+    targets = [(str(row.target), choices) for row in rows if (choices := _choices(row.doc))]
+    can_be = all(re.fullmatch(r"\d{1,3}", text) and int(text) < len(choices) for text, choices in targets)
+    return can_be and not all(text in choices for text, choices in targets)
+
+
+def _gold(row: _LmEvalRow, positions: bool, benchmark: str, where: str) -> str:
+    """The gold of a row. Raises UserError where it has several that lm-eval accepts."""
+    choices = _choices(row.doc)
+    golds = [*map(str, row.target)] if isinstance(row.target, list) else texts_in(str(row.target))
+    if choices and positions:
+        return LETTERS[int(golds[0])] if int(golds[0]) < len(LETTERS) else choices[int(golds[0])]
+    if len(golds) != 1 and benchmark != "olympiadbench":
+        said = f"`target` has {len(golds)} answers, of which lm-eval accepts each"
+        raise UserError(f"{where}: {said}; the scorers here compare with one: leave one")
+    return gold_of(", ".join(golds), choices)
+
+
+def _lm_eval_sample(row: _LmEvalRow, gold: str, accuracy: float | None, where: str) -> SampleRow:
     category = _first(row.doc, CATEGORIES)
     return SampleRow(
         doc_id=row.doc_id,
@@ -74,10 +118,10 @@ def _lm_eval_sample(row: _LmEvalRow, accuracy: float | None, where: str) -> Samp
             id=_first(row.doc, IDS) or str(row.doc_id),
             question=_first(row.doc, QUESTIONS),
             category=category,
-            choices=choices,
+            choices=_choices(row.doc),
             cells=cells_of(row.doc),
         ),
-        target=gold_of(str(row.target), choices),
+        target=gold,
         category=category,
         prompt_hash=row.prompt_hash,
         resps=((first_text(row.resps, where),),),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from evals.importers.stored import StoredAnswer, benchmark_name, judged
 from evals.samples import FootballRow, SokobanRow, read_samples
+from lmmr1.lines import from_json
 from lmmr1.types import UserError
 
 
@@ -37,6 +37,6 @@ def _benchmark(path: Path) -> str:
     if not record.is_file():
         return benchmark_name(path.parent.name)
     try:
-        return str(json.loads(record.read_bytes())[0]["benchmark"])
+        return str(from_json(record.read_bytes())[0]["benchmark"])
     except (ValueError, LookupError, TypeError):
         raise UserError(f"{record}: not a record file; delete it and run the evaluation again") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,19 @@ def gold_of(gold: str, choices: Sequence[str]) -> str:
     if letter:
         return letter[1]
     return LETTERS[list(choices).index(gold)] if list(choices[: len(LETTERS)]).count(gold) == 1 else gold
+
+
+def texts_in(gold: str) -> list[str]:
+    """The texts of a list that was written as Python writes one, which no interval or matrix looks like; else the gold.
+
+    >>> texts_in("['3', '4']"), texts_in("[3, 4]")
+    (['3', '4'], ['[3, 4]'])
+    """
+    try:
+        values = ast.literal_eval(gold) if re.fullmatch(r"\[['\"].*['\"]\]", gold.strip(), re.S) else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        values = None
+    return values if isinstance(values, list) and all(isinstance(value, str) for value in values) else [gold]
 
 
 def cells_of(columns: Mapping[str, Any]) -> dict[str, str | int | float | bool | None]:

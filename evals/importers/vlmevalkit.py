@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import csv
+import io
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evals.importers.failures import failure
 from evals.importers.files import RUN
-from evals.importers.stored import StoredAnswer, accuracy_of, benchmark_name, cells_of, gold_of, judged
+from evals.importers.stored import StoredAnswer, accuracy_of, benchmark_name, cells_of, gold_of, judged, texts_in
 from evals.importers.workbook import BROKEN, read_workbook
 from evals.samples import Doc, SampleRow
 from evals.scorers.items import cell_text
@@ -54,12 +58,13 @@ def _table(path: Path) -> Table | None:
         if path.suffix == ".json":
             rows = json.loads(path.read_bytes())
             good = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
-            frame = pd.DataFrame([{k: cell_text(v) for k, v in row.items()} for row in rows] if good else [])
+            frame = pd.DataFrame([{k: _cell(v) for k, v in row.items()} for row in rows] if good else [])
         elif path.suffix == ".xlsx":
             frame = read_workbook(path)
         else:
-            separator = "\t" if path.suffix == ".tsv" else ","
-            frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+            frame = pd.DataFrame(_separated(path))
+    except UserError:
+        raise
     except BROKEN as e:
         if re.search(DATASETS, path.stem):
             raise UserError(f"{path}: cannot be read as a table ({' '.join(str(e).split())[:150]})") from None
@@ -72,6 +77,36 @@ def _table(path: Path) -> Table | None:
     if missing:
         raise UserError(f"{path}: column `{min(missing)}` is missing; expected a table as VLMEvalKit writes it")
     return frame.fillna("").to_dict("records")  # type: ignore[return-value]
+
+
+def _separated(path: Path) -> Table:
+    """The rows of a TSV or CSV with predictions; none of any other. pandas would give cells under no heading to the
+    columns before them. Raises UserError, naming the line, where a row has not as many cells as there are headings."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a picture in base64 is longer than the default
+    text = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+    reader = csv.reader(text, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    headings = next(reader, None)
+    if headings is None:
+        raise ValueError("the file is empty")
+    if "prediction" not in headings:
+        return []
+    if len(set(headings)) < len(headings):
+        raise UserError(f"{path}, line 1: column `{max(headings, key=headings.count)}` stands twice; leave one")
+    rows, line = [], reader.line_num + 1
+    try:
+        for cells in reader:
+            if cells and len(cells) != len(headings):
+                raise UserError(f"{path}, line {line}: {len(cells)} cells under {len(headings)} headings; mend the row")
+            rows += [dict(zip(headings, cells, strict=True))] if cells else []
+            line = reader.line_num + 1
+    except csv.Error as e:
+        raise UserError(f"{path}, line {line}: not a table row ({e}); is the file truncated?") from None
+    return rows
+
+
+def _cell(value: Any) -> str:
+    """A value of a JSON table as the cell of another: a list is one of texts."""
+    return cell_text([*map(str, value)] if isinstance(value, list) else value)
 
 
 def _model_and_dataset(path: Path) -> tuple[str, str]:
@@ -92,6 +127,9 @@ def _model_and_dataset(path: Path) -> tuple[str, str]:
 def _one_dataset(model: str, dataset: str, group: list[tuple[Path, Table]]) -> list[StoredAnswer]:
     group = sorted(group, key=lambda pair: len(pair[0].stem))
     path, rows = group[0]
+    for file, table in group[1:]:
+        if file.stem == path.stem:
+            _require_same(path, rows, file, table)
     verdicts: dict[str, dict[str, bool]] = {}
     for file, table in group:
         label = file.stem[len(path.stem) :].strip("_")
@@ -107,6 +145,17 @@ def _one_dataset(model: str, dataset: str, group: list[tuple[Path, Table]]) -> l
         )
         for number, row in enumerate(rows, start=2)
     ]  # fmt: skip
+
+
+def _require_same(path: Path, rows: Table, other: Path, table: Table) -> None:
+    """Raises UserError where a run's answers in one format are not those in another."""
+    said, again = ({row["index"]: " ".join(row["prediction"].split()) for row in each} for each in (rows, table))
+    differ = [index for index in {**said, **again} if said.get(index) != again.get(index)]
+    if differ:
+        raise UserError(
+            f"{path}: {other.name} beside it has other answers of the same run, the first of {len(differ)} at index "
+            f"{differ[0]:.40}; give only one of the two files"
+        )
 
 
 def _sample(benchmark: str, row: Mapping[str, str], stored: Mapping[str, bool], where: str) -> SampleRow:
@@ -141,12 +190,14 @@ def _subsets(benchmark: str, row: Mapping[str, str]) -> tuple[str, ...]:
 
 def _gold(row: Mapping[str, str], where: str) -> tuple[str, list[str]]:
     """Gold and options: columns A, B, ... or `choices`; MathVista's letter is in `answer_option`, OlympiadBench's
-    answers are a list with one text."""
+    answers are a list; a list in `answer` is one, too."""
     if row.get("final_answer"):
         return ", ".join(_literal_list(row["final_answer"], where, "final_answer")), []
     columns = [row[letter] for letter in "ABCDEFGHIJ" if row.get(letter, "")]
     choices = columns or _literal_list(row.get("choices") or "[]", where, "choices")
-    return (row.get("answer_option") or row["answer"]) if choices else row["answer"], choices
+    if choices:
+        return row.get("answer_option") or row["answer"], choices
+    return ", ".join(texts_in(row["answer"])), []
 
 
 def _literal_list(cell: str, where: str, name: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evals.scorers.items import Item
-from lmmr1.lines import lines_of, without_mark
+from lmmr1.lines import from_json, lines_of, without_mark
 from lmmr1.types import UserError
 
 MAX_SHOWN = 5
@@ -146,7 +145,7 @@ def released_counts(predictions: Path) -> Counts | None:
     if not path.is_file():
         return None
     try:
-        cells = json.loads(without_mark(path.read_bytes(), path))
+        cells = from_json(without_mark(path.read_bytes(), path))
         found = {cell: re.match(r"(\d+)/(\d+)=", text) for cell, text in cells.items()}
         return {cell: (int(match[1]), int(match[2])) for cell, match in found.items()}
     except (ValueError, AttributeError, TypeError):

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from lmmr1.lines import lines_of
+from lmmr1.lines import from_json, lines_of
 from lmmr1.rewards.judge import Question, Rule, Verdict
 from lmmr1.rewards.pool import VerifierPool
 from lmmr1.types import UserError
@@ -64,10 +64,10 @@ def verify_file(path: Path, workers: int, deadline: float, rule: Rule, as_json: 
 def read_line(number: int, line: bytes) -> Read:
     """The question of one line, or what is wrong with the line."""
     try:
-        values = json.loads(line.decode("utf-8"), strict=False)
+        values = from_json(line.decode("utf-8"), strict=False)
     except UnicodeDecodeError as e:
         return number, f"not UTF-8 (byte {e.start})"
-    except (json.JSONDecodeError, RecursionError) as e:
+    except json.JSONDecodeError as e:
         return number, f"not JSON ({e})"
     if not isinstance(values, dict):
         return number, f"expected an object with gold and response, got {type(values).__name__}"

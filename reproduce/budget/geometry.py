@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmr1.config import FUSED_BELOW
+from lmmr1.lines import from_json
 from lmmr1.types import UserError
 
 
@@ -124,7 +125,7 @@ def geometry_of(model: str | None) -> Geometry:
 def read_geometry(path: Path) -> Geometry:
     """A Qwen2.5-VL config.json, in the released flat form or with a `text_config`. Raises UserError naming the file."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = from_json(path.read_text(encoding="utf-8"))
         return _from_config(config, str(path))
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); give a checkpoint folder") from None
