@@ -31,7 +31,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def pairs():
-    names = ("verifier_pairs.jsonl", "verifier_pairs_kinds.jsonl")
+    names = ("verifier_pairs.jsonl", "verifier_pairs_kinds.jsonl", "verifier_pairs_reported.jsonl")
     return [json.loads(line) for name in names for line in (GOLDEN / name).read_text().splitlines()]
 
 
