@@ -139,7 +139,7 @@ def _plain_forms(text: str) -> str:
     """Plain-text notation as LaTeX."""
     text = _SQRT.sub(lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}", text)
     text = _WORDS.sub(lambda m: "\\" + {"inf": "infty", "infinity": "infty"}.get(m[1], m[1]) + " ", text)
-    text = re.sub(r"(?<=\d)\s+x\s+(?=10\^)", r" \\times ", text)
+    text = re.sub(r"(?<=\d)\s+x\s+(?=\d)", r" \\times ", text)
     text = _POWER.sub(lambda m: f"^{{{m[1] or m[2] or ''}}}", text.replace("**", "^"))
     if not _EULER.search(text):  # `2e-3` beside another e is a product
         text = _EXPONENT.sub(r"\1 \\times 10^{\2}", text)

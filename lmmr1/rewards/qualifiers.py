@@ -20,7 +20,7 @@ _BEFORE = re.compile(
 )
 _AFTER = re.compile(
     r"(?i)\A[\s$)}]*(?:thousand|[mb]illion|trillion|hundred|dozen|lakh|crore|grand|score|k\b|factorial|squared|cubed|percent|per\s*cent|pct\b"
-    r"|times|plus|minus|modulo|mod\b|choose|to\s+the|and\s+a\s+(?:half|third|quarter)|and\s+(?:one|two|three)\s+\w+"
+    r"|times\s+(?:as|more|less|fewer|the|larger|smaller|greater|bigger|higher|\$?\d)|plus|minus|modulo|mod\b|choose|to\s+the|and\s+a\s+(?:half|third|quarter)|and\s+(?:one|two|three)\s+\w+"
     r"|halves|thirds|quarters|recurring|repeating|or\s+(?:more|less|fewer|so)|less|more|below|above|percentage|short|(?:is|are|was)\s+(?:an?\s+|the\s+)?(?:lower|upper|excluded)"
     r"|\\?%|[-+/*^!]\s*[\d$(\\])"
 )

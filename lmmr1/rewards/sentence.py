@@ -12,7 +12,7 @@ HEDGE = re.compile(r"(?i)\b(?:or|either|maybe|perhaps|possibly)\b")
 """Words between answers that are offered side by side."""
 
 MATH = re.compile(
-    r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]"
+    r"\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+)(?:(?<=[\w)}\]!%'])\$|\$(?!\d))|\\\((.+?)\\\)|\\\[(.+?)\\\]"
     r"|(\\begin\{(?:align|gather|equation|eqnarray|multline)\w*\*?\}.+?\\end\{\w+\*?\})",
     re.DOTALL,
 )
@@ -53,6 +53,10 @@ _DOUBTED = re.compile(
     r"(?i)[,;(]?\s*(?:(?:or|maybe|perhaps|possibly)\b|(?:which|that|but)\s+(?:it\s+|that\s+)?(?:is|was)\s+(?:wrong|incorrect|false|impossible))|.*\b(?:else|otherwise|and\s+\S+\s+(?:if|for|when))\b"
 )
 _CORRECTED = re.compile(r"(?i)\bbut\s+(?=(?:it|this|that|the\s+\w+)\s+is\s+[$\\]*\d)")
+_SUM = re.compile(r"\d[^=]*?[-+*/\u00d7\u00f7x\u2013]\s*\(?\$?\.?\d[^=]*=[^=]*\Z")
+"""Arithmetic with its value, the last of a sentence."""
+
+_GIVEN = re.compile(r"(?<![A-Za-z\d])[a-z]\s*=")
 _MATHS = re.compile(r"[\d$\\]")
 _TELLS = re.compile(r"\d|\A[\s(\[*]*[A-J][\s)\].*]*\Z")
 """A number or an option's letter."""
@@ -99,7 +103,9 @@ def _as_formula(match: re.Match[str]) -> str:
 def announced(text: str) -> str:
     """What `text` calls its answer; else what it calls its result, total or choice. A remark after it is not read."""
     sentences = _sentences(text)
-    return next((found for pattern in (_ANSWER, _RESULT) for found in _announced(sentences, pattern)), "")
+    last = max((i for i, sentence in enumerate(sentences) if _MATHS.search(sentence)), default=0)
+    places = ((_ANSWER, sentences), (_RESULT, sentences[last:]))
+    return next((found for pattern, parts in places for found in _announced(parts, pattern)), "")
 
 
 def concluded(text: str) -> str:
@@ -147,27 +153,45 @@ def _stated(rest: str) -> str:
 
 
 def _comes_to(sentence: str) -> str:
-    """What a sentence comes to: the formula behind its last verb, else its last one, without reasons and conditions."""
+    """What a sentence comes to: its arithmetic, else its conclusion without reasons; empty if it denies."""
     if _DENIAL.search(sentence):
         return ""
     if found := _CORRECTED.search(sentence):
         sentence = sentence[found.end() :]
-    ends = [m.end() for m in _CONCLUDES.finditer(sentence) if _TELLS.search(sentence[m.end() :])]
-    sentence = sentence[: ends[-1]] + _clause(signed(sentence[ends[-1] :])) if ends else _clause(signed(sentence))
-    if is_refuted(sentence):
-        return ""
-    formulas = list(MATH.finditer(sentence))
-    verbs = list(_VERB.finditer(sentence, formulas[-1].end() if formulas else 0))
-    behind = sentence[verbs[-1].end() :] if verbs else ""
-    if formulas and not HEDGE.search(sentence) and not (behind and re.search(r"\d", behind)):
-        said = {verb.end() for verb in _VERB.finditer(sentence)}
+    if MATH.search(sentence) or not _SUM.search(sentence) or not (value := _last_value(sentence)):
+        ends = [m.end() for m in _CONCLUDES.finditer(sentence) if _TELLS.search(sentence[m.end() :])]
+        start = ends[-1] if ends else 0
+        sentence = sentence[:start] + _clause(signed(sentence[start:]))
+        value = ""
+    return "" if is_refuted(sentence) else value or _conclusion(sentence)
+
+
+def _conclusion(clause: str) -> str:
+    """The formula behind the last verb, else the last formula; of plain words what stands behind `=` or the verb."""
+    formulas = list(MATH.finditer(clause))
+    verbs = list(_VERB.finditer(clause, formulas[-1].end() if formulas else 0))
+    behind = clause[verbs[-1].end() :] if verbs else ""
+    if formulas and not HEDGE.search(clause) and not (behind and re.search(r"\d", behind)):
+        said = {verb.end() for verb in _VERB.finditer(clause)}
         named = [i for i, formula in enumerate(formulas) if formula.start() in said]
         if named and (len(named) == 1 or named[-1] == len(formulas) - 1):
-            return _joined(sentence, formulas[named[-1] :], forward=True)
-        return _joined(sentence, formulas[::-1], forward=False)
-    if behind and not _TELLS.search(behind.strip(" .")) and _TELLS.search(sentence):
+            return _joined(clause, formulas[named[-1] :], forward=True)
+        return _joined(clause, formulas[::-1], forward=False)
+    if not formulas and (value := _last_value(clause)):
+        return value
+    if behind and not _TELLS.search(behind.strip(" .")) and _TELLS.search(clause):
         behind = ""
-    return _bare(behind or (sentence if not formulas else sentence[formulas[-1].end() :] or sentence))
+    return _bare(behind or (clause if not formulas else clause[formulas[-1].end() :] or clause))
+
+
+def _last_value(sentence: str) -> str:
+    """What plain arithmetic comes to: `18` of `she makes 9 * 2 = $18 a day`; empty where several names have values."""
+    _, equals, rest = sentence.rpartition("=")
+    value = _NUMBER.match(rest.lstrip())
+    if not equals or not value or HEDGE.search(sentence) or len(_GIVEN.findall(sentence)) > 1:
+        return ""
+    behind = rest.lstrip()[value.end() :]
+    return "" if is_qualified("", behind) or re.match(r"\s*[\d(]|\w", behind) else value[0]
 
 
 def _clause(text: str) -> str:
