@@ -22,17 +22,27 @@ def without_mark(raw: bytes, name: Path | str) -> bytes:
     return raw.removeprefix(MARK)
 
 
+MAX_DIGITS = 4300
+
+
 def from_json(text: str | bytes, strict: bool = True) -> Any:
     """`json.loads` that raises UnicodeDecodeError and JSONDecodeError alone: Python gives up on integers of over 4,300
     digits and on brackets in brackets with other errors."""
     try:
-        return json.loads(text, strict=strict)
+        return json.loads(text, strict=strict, parse_int=_integer)
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
     except RecursionError:
         raise json.JSONDecodeError("nested too deeply", "", 0) from None
     except ValueError as e:
         raise json.JSONDecodeError(str(e).partition(";")[0], "", 0) from None
+
+
+def _integer(digits: str) -> int:
+    """Python's own limit, held here too: libraries lift it for the whole process (VLMEvalKit does)."""
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"Exceeds the limit ({MAX_DIGITS} digits) for integer string conversion")
+    return int(digits)
 
 
 def text_of_file(path: Path) -> str:

@@ -208,7 +208,9 @@ class Plan:
     def adopted_models(self) -> list[str]:
         """Ids or paths of the checkpoints that the plan adopts."""
         specs = [json.loads(self.base_spec(str(self.arms[a].checkpoint))) for a in self.adopted]
-        return [spec["adopt"] for spec in specs if "adopt" in spec]
+        return [
+            spec["adopt"] for spec in specs if spec.get("adopt")
+        ]  # a profile that names no model is refused elsewhere
 
     @property
     def data_sets(self) -> dict[str, HubData]:

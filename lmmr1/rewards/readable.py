@@ -17,7 +17,9 @@ _HEADING = re.compile(r"(?m)^[ \t]*#{1,6}[ \t]+")
 _QUOTED = re.compile(r"(?m)^[ \t]*>(?:[ \t]*>)*[ \t]*(?=[*_#`$\\A-Z]|\w+[ \t]+\w)")
 _BULLET = re.compile(r"(?m)^[ \t]*(?:[*+\u2022][ \t]+|-[ \t]+(?=[*_`$\\A-Za-z]))")
 _ROW = re.compile(r"(?m)^[ \t]*\|[ \t](.*[ \t]\|[ \t].*)[ \t]\|[ \t]*$")
-_STRONG = re.compile(r"(?<![\w\\*])(\*{1,3}|_{1,3})(?=[^\s*_])([^*\n]*?[^\s*\\])\1(?![\w*])")
+_STRONG = re.compile(
+    r"(?<![\w\\*])(\*{1,3}|_{1,3})(?=[^\s*_])([^*\n]*?[^\s*\\])\1(?![\w*])(?<!_(?=\())"
+)  # not Python's `__import__(`
 _HTML = re.compile(r"</?(?:b|strong|i|em|u|mark|center|p|br|span|div)\s*/?>", re.IGNORECASE)
 _SUPERSCRIPT = re.compile(r"<sup>\s*([^<>]{1,20}?)\s*</sup>", re.IGNORECASE)
 _STRUCK = re.compile(r"~~(?=\S)[^~\n]+~~")
