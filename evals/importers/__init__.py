@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from evals.importers.mathvision import read_mathvision
 from evals.importers.own import read_own
 from evals.importers.stored import StoredAnswer
 from evals.importers.vlmevalkit import TABLES, read_vlmevalkit
+from lmmr1.lines import from_json
 from lmmr1.types import UserError
 
 
@@ -74,7 +74,7 @@ def _kind(file: Path) -> str:
     with file.open("rb") as lines:
         first = next((line for line in lines if line.strip()), b"")
     try:
-        keys = set(json.loads(first))
+        keys = set(from_json(first))
     except (ValueError, TypeError, RecursionError):
         keys = {"resps"} if "samples" in file.name else set()  # reading it will say what is wrong
     if file.name == OWN and keys & {"resps", "filtered_resps", "doc", "target"}:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lmmr1.lines import from_json
 from lmmr1.types import UserError
 
 
@@ -27,7 +27,7 @@ def json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
         if line.strip():
             where = f"{path}, line {number}"
             try:
-                row = json.loads(line)
+                row = from_json(line)
             except (ValueError, RecursionError) as e:
                 raise UserError(f"{where}: not JSON ({e}); is the file truncated?") from None
             if not isinstance(row, dict):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import csv
 import io
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from evals.importers.stored import StoredAnswer, accuracy_of, benchmark_name, ce
 from evals.importers.workbook import BROKEN, read_workbook
 from evals.samples import Doc, SampleRow
 from evals.scorers.items import cell_text
+from lmmr1.lines import from_json
 from lmmr1.types import UserError
 
 TABLES = (".xlsx", ".tsv", ".csv", ".json")
@@ -56,7 +56,7 @@ def _table(path: Path) -> Table | None:
 
     try:
         if path.suffix == ".json":
-            rows = json.loads(path.read_bytes())
+            rows = from_json(path.read_bytes())
             good = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
             frame = pd.DataFrame([{k: _cell(v) for k, v in row.items()} for row in rows] if good else [])
         elif path.suffix == ".xlsx":
