@@ -22,6 +22,7 @@ from lmmr1.rewards import Question, VerifierPool
 from lmmr1.rewards.judge import triage
 from lmmr1.rewards.limits import refusal
 from lmmr1.rewards.pool import PATIENCE
+from lmmr1.rewards.sentence import announced, concluded
 from lmmr1.rewards.worker import _out_of_time, bounded
 from tests.hostile import MEASURED, canaries, generated
 from tests.metamorphic import Rewriting, rewritings
@@ -51,28 +52,42 @@ def short_pool():
         yield pool
 
 
-@pytest.mark.parametrize("name", ["verifier_pairs.jsonl", "verifier_pairs_kinds.jsonl"])
-def test_every_golden_pair_has_its_verdict(pool, name):
+def mistaken(pool, name: str) -> tuple[int, str]:
+    """How many pairs a golden file holds, and those whose verdict is another, with the reason where one is given."""
     rows = lines(name)
     verdicts = pool.judge([question(row) for row in rows])
-    wrong = [
-        f"{row['gold']!r} <- {row['response']!r}: {v.note}, but {row['accuracy']} since {row['why']}"
+    return len(rows), "\n".join(
+        f"{row['gold']!r} <- {row['response']!r}: {v.note}, but {row['accuracy']} {row.get('why', '')}"
         for row, v in zip(rows, verdicts, strict=True)
         if v.accuracy != row["accuracy"]
-    ]
-    assert len(rows) >= 500 and not wrong, "\n".join(wrong)
+    )
+
+
+@pytest.mark.parametrize("name", ["verifier_pairs.jsonl", "verifier_pairs_kinds.jsonl"])
+def test_every_golden_pair_has_its_verdict(pool, name):
+    n, wrong = mistaken(pool, name)
+    assert n >= 500 and not wrong, wrong
 
 
 def test_every_reported_pair_has_its_verdict(pool):
     """Pairs by someone who tried to be paid for wrong answers; the verifier of that day had each of them wrong."""
-    rows = lines("verifier_pairs_reported.jsonl")
-    verdicts = pool.judge([question(row) for row in rows])
-    wrong = [
-        f"{row['gold']!r} <- {row['response']!r}: {v.note}, but {row['accuracy']}"
-        for row, v in zip(rows, verdicts, strict=True)
-        if v.accuracy != row["accuracy"]
-    ]
-    assert len(rows) >= 390 and not wrong, "\n".join(wrong)
+    n, wrong = mistaken(pool, "verifier_pairs_reported.jsonl")
+    assert n >= 390 and not wrong, wrong
+
+
+@pytest.mark.parametrize("text", ["1+", "1+1=", "$1$+", "so 1 ", "if 1, ", "- 1", "A, ", "half of "])
+def test_sentences_are_read_in_little_more_than_one_pass(text):
+    """The main process reads them without a deadline: four times the text may not take sixteen times as long."""
+
+    def seconds(n: int) -> float:
+        times = []
+        for _ in range(5):
+            began = time.process_time()
+            concluded(text * n), announced(text * n)
+            times.append(time.process_time() - began)
+        return min(times)
+
+    assert seconds(2000) < 12 * seconds(500) + 0.01
 
 
 def test_the_released_rule_agrees_with_the_measured_cases():

@@ -25,7 +25,8 @@ JOINT = re.compile(
 """What may stand between answers that are one list: a comma, `and`, `or`, or a comma and one of these words."""
 
 _TOUCHING = re.compile(
-    r"(?:(?<![\w\x01)}\]])[-+\u2212]|\d+\s*[/*^]\s*)?\x00\d+\x01(?:\s*(?:[-+*/^=:\u00d7\u00f7\u2013\u00b7]|to|times|plus|minus|divided\s+by)\s*(?:\x00\d+\x01|\d+(?!\w)))*(?:(?<=\x01)[a-z](?![a-z]))?"
+    r"(?:(?<![\w\x01)}\]])[-+\u2212]|\d+\s*[/*^]\s*)?\x00\d+\x01"
+    r"(?:\s*(?:[-+*/^=:\u00d7\u00f7\u2013\u00b7]|to|times|plus|minus|divided\s+by)\s*(?:\x00\d+\x01|\d+(?!\w)))*(?:(?<=\x01)[a-z](?![a-z]))?"
     rf"(?:\s*({QUANTITIES}))?"
 )
 _LINK = (
@@ -50,12 +51,12 @@ _CLAUSE = re.compile(
     r"|attained|achieved|reached|out)(?!\w)|\s\("
 )
 _DOUBTED = re.compile(
-    r"(?i)[,;(]?\s*(?:(?:or|maybe|perhaps|possibly)\b|(?:which|that|but)\s+(?:it\s+|that\s+)?(?:is|was)\s+(?:wrong|incorrect|false|impossible))|.*\b(?:else|otherwise|and\s+\S+\s+(?:if|for|when))\b"
+    r"(?i)[,;(]?\s*(?:(?:or|maybe|perhaps|possibly)\b"
+    r"|(?:which|that|but)\s+(?:it\s+|that\s+)?(?:is|was)\s+(?:wrong|incorrect|false|impossible))"
+    r"|.*\b(?:else|otherwise|and\s+\S+\s+(?:if|for|when))\b"
 )
 _CORRECTED = re.compile(r"(?i)\bbut\s+(?=(?:it|this|that|the\s+\w+)\s+is\s+[$\\]*\d)")
-_SUM = re.compile(r"\d[^=]*?[-+*/\u00d7\u00f7x\u2013]\s*\(?\$?\.?\d[^=]*=[^=]*\Z")
-"""Arithmetic with its value, the last of a sentence."""
-
+_OPERATION = re.compile(r"[-+*/\u00d7\u00f7x\u2013]\s*\(?\$?\.?\d")
 _GIVEN = re.compile(r"(?<![A-Za-z\d])[a-z]\s*=")
 _MATHS = re.compile(r"[\d$\\]")
 _TELLS = re.compile(r"\d|\A[\s(\[*]*[A-J][\s)\].*]*\Z")
@@ -158,7 +159,7 @@ def _comes_to(sentence: str) -> str:
         return ""
     if found := _CORRECTED.search(sentence):
         sentence = sentence[found.end() :]
-    if MATH.search(sentence) or not _SUM.search(sentence) or not (value := _last_value(sentence)):
+    if MATH.search(sentence) or not _is_sum(sentence) or not (value := _last_value(sentence)):
         ends = [m.end() for m in _CONCLUDES.finditer(sentence) if _TELLS.search(sentence[m.end() :])]
         start = ends[-1] if ends else 0
         sentence = sentence[:start] + _clause(signed(sentence[start:]))
@@ -182,6 +183,13 @@ def _conclusion(clause: str) -> str:
     if behind and not _TELLS.search(behind.strip(" .")) and _TELLS.search(clause):
         behind = ""
     return _bare(behind or (clause if not formulas else clause[formulas[-1].end() :] or clause))
+
+
+def _is_sum(sentence: str) -> bool:
+    """True where arithmetic stands before the last sign of equality. One pass: a sentence may be hostile."""
+    before = sentence.rpartition("=")[0].rpartition("=")[2]
+    first = re.search(r"\d", before)
+    return first is not None and _OPERATION.search(before, first.end()) is not None
 
 
 def _last_value(sentence: str) -> str:
@@ -217,7 +225,7 @@ def _bare(rest: str) -> str:
 def _joined(text: str, formulas: list[re.Match[str]], *, forward: bool) -> str:
     """The first of `formulas` with those that are joined to it by commas, `and` or `or`, in the order of the text."""
     parts: list[str] = []
-    if is_qualified(text[: min(f.start() for f in formulas[:1])], text[formulas[0].end() :]):
+    if is_qualified(text[: formulas[0].start()], text[formulas[0].end() :]):
         return text
     for one, before in zip(formulas, [None, *formulas], strict=False):
         joint = None

@@ -58,7 +58,7 @@ _VALUES = re.compile(
     r"|percent|pct|sqrt|sinh?$|cosh?$|tanh?$|infinity|theta|alpha|beta|gamma|delta|lambda|sigma|omega"
     r"|recur|repeat|lakh|crore|^grand$|^score$|negativ|below|above|under|doubl|tripl|^less$|^more$|^few|wrong|false|correct"
     r"|undefined|invalid|impossib|reject|mod(?:ulo)?$|^not$|^does$|^fails?$|except|^only|^base$|^log$|^max$|^min$|^gcd$|^lcm$"
-    r"|^exp$|^and$|^else$|^when$|^where$|^with|^then$|^some|^(?:st|nd|rd)$|otherwise|^short|^remain|^larger|^smaller|^instead|^total$(?!.)"
+    r"|^exp$|^and$|^else$|^when$|^where$|^with|^then$|^some|^(?:st|nd|rd)$|otherwise|^short|^remain|^larger|^smaller|^instead"
 )
 """Words that change the number before them."""
 
