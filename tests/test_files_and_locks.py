@@ -1,6 +1,7 @@
 """Contract: a file is there whole or not at all, damage is named before use, and a folder has one run at a time."""
 
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -223,6 +224,30 @@ def test_other_locks_of_a_folder_are_free_and_a_lock_can_be_taken_again(tmp_path
         with owned(run, work):
             assert str(os.getpid()) in (run / ".lock").read_text() and work in (run / ".lock").read_text()
         assert not list(run.iterdir())
+
+
+@pytest.mark.parametrize("then", ["gone", "another's", "another's, who has it"])
+def test_a_lock_that_its_owner_deletes_meanwhile_is_none(tmp_path, monkeypatch, then):
+    """The owner ends between our opening of the file and our locking of it."""
+    path, real, others = tmp_path / ".lock", fcntl.flock, []
+
+    def late(file, how):
+        if not others:
+            path.unlink()
+            others.append(path.open("w") if then != "gone" else None)
+            if "has" in then:
+                real(others[0], fcntl.LOCK_EX)
+        real(file, how)
+
+    monkeypatch.setattr("lmmr1.lock.fcntl.flock", late)
+    if "has" in then:
+        with pytest.raises(UserError, match="in use by"), owned(tmp_path, "late"):
+            pass
+        return
+    with owned(tmp_path, "late"), path.open() as there:
+        assert "late" in there.read()
+        with pytest.raises(BlockingIOError):
+            real(there, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_many_processes_one_owner(tmp_path):
